@@ -1,0 +1,61 @@
+"""Keeping a NaN or an infinity out of the past.
+
+Inside a chunk every output is a sum over all tokens with zeros above the diagonal, and 0 × NaN is
+NaN. So a chunked step looks at its results; only where one is not finite does it look for the cause.
+Outputs before the first bad token then come from the same computation with bad entries set to zero
+(bit-equal to a clean run), outputs from it on come from the plain recurrence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .core import Core, over_time
+from .recurrent import loop
+from .segments import Step
+
+
+def contained(step: Step) -> Step:
+    """`step`, with bad tokens kept from reaching earlier outputs; costs one reduction when all is finite."""
+
+    def run(core: Core) -> tuple[Tensor, Tensor]:
+        outputs, memory = step(core)
+        if bool(torch.isfinite(outputs.sum() + memory.sum())):
+            return outputs, memory
+        return _recover(step, core, outputs, memory)
+
+    return run
+
+
+def _recover(step: Step, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    core = replace(core, transition=core.transition.linear())
+    bad = bad_steps(core)
+    if not bool(bad.any()):
+        finite_start = bool(torch.isfinite(core.memory.sum()))
+        return loop(core) if finite_start else (outputs, memory)
+    clean = core.rebuild(tuple(_zero_bad(x) for x in core.tensors), core.memory)
+    kept_outputs, kept_memory = step(clean)
+    true_outputs, true_memory = loop(core)
+    poisoned = bad.cummax(1).values.bool()
+    tail = (1,) * (outputs.ndim - 3)
+    outputs = torch.where(poisoned.reshape(*poisoned.shape, *tail), true_outputs, kept_outputs)
+    memory = torch.where(poisoned[:, -1, :, None, None], true_memory, kept_memory)
+    return outputs, memory
+
+
+def bad_steps(core: Core) -> Tensor:
+    """1 at each (B, T, H) where some tensor of the step is not finite (a log-decay of -inf is fine), else 0."""
+    shape = (core.memory.shape[0], core.length, core.memory.shape[1])
+    bad = torch.zeros(shape, dtype=torch.uint8, device=core.memory.device)
+    linear = replace(core, transition=core.transition.linear())
+    for x, axes in zip(linear.tensors, linear.trailing, strict=True):
+        wrong = ~torch.isfinite(over_time(x, core.length))
+        bad |= (wrong.flatten(3).any(-1) if axes else wrong).to(torch.uint8)
+    return bad
+
+
+def _zero_bad(x: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(x), x, torch.zeros_like(x))

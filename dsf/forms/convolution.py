@@ -1,0 +1,141 @@
+"""One causal convolution for the whole sequence, for systems that do not change in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dsf.coupling import DenseCoupling, OuterCoupling
+from dsf.errors import Refusal
+from dsf.numerics import Roundings
+from dsf.structure import Gate, Identity, Structure
+from dsf.structure.base import matmul
+from dsf.system import System
+
+from .base import Form, Sizes
+from .containment import contained
+from .core import Core, differs_by_channel, merge_channels, split_channels
+from .lti import gate_vector, kernel, krylov, powers
+from .recurrent import inner_terms
+
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Convolution(Form):
+    r"""y = K * u with K_t = C Λ^t B by FFT of length >= 2T, plus C Λ^{t+1} h₀.
+
+    Admits systems whose Λ, B and C are constant in time. Work T log T per channel and T K for the
+    kernel. Rounding is relative to the largest entries of a sequence, not to each output.
+    """
+
+    name: ClassVar[str] = "convolution"
+
+    def admits(self, system: System) -> Literal[True] | Refusal:
+        if not system.is_time_invariant:
+            return Refusal(
+                self.name,
+                "Λ, B and C vary in time, so the map is no convolution.",
+                "Use chunkwise, scan or recurrent; give constant leaves a time axis of size 1.",
+            )
+        return True
+
+    def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
+        if core.length == 0:
+            return core.empty_outputs(), core.memory
+        return contained(_convolve)(core)
+
+    def roundings(self, system: System, sizes: Sizes) -> Roundings:
+        depth = max(2, 2 * sizes.length).bit_length()
+        return Roundings(
+            step=4 + inner_terms(system), path=8 + 2 * system.key_size + 16, spread=8 * depth
+        )
+
+    def operations(self, system: System, sizes: Sizes) -> float:
+        depth = max(2, 2 * sizes.length).bit_length()
+        gate = isinstance(system.transition, Identity | Gate)
+        kernel_cost = system.key_size * (1 if gate else system.key_size)
+        per_step = 20 * depth * (sizes.values + 1) + 2 * system.key_size * sizes.values + kernel_cost
+        return sizes.length * sizes.sequences * per_step + 500_000
+
+
+def _convolve(core: Core) -> tuple[Tensor, Tensor]:
+    if differs_by_channel(core):
+        outputs, memory = _convolve(split_channels(core))
+        return merge_channels(outputs, memory, core.value_size)
+    transition = core.transition.linear().map(lambda leaf, _: leaf[:, 0])
+    writes, reads = (
+        c.stacked() if isinstance(c, OuterCoupling) else c.weights for c in (core.write, core.read)
+    )
+    writes, reads = writes[:, 0], reads[:, 0]
+    tokens = core.tokens
+    if isinstance(core.write, DenseCoupling):
+        tokens = tokens[..., None]
+    else:
+        writes = writes.transpose(-1, -2)
+        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
+    series = tokens.movedim(1, -1)  # (B, H, w, V, T)
+    outputs = _filter(kernel(transition, reads, writes, core.length), series)
+    if core.memory.requires_grad or bool((core.memory != 0).any()):
+        outputs = outputs + _free_response(transition, reads, core.memory, core.length)
+    memory = _final_memory(transition, writes, series, core.memory)
+    outputs = outputs.movedim(-1, 1)
+    if isinstance(core.read, DenseCoupling):
+        return outputs[..., 0], memory
+    assert isinstance(core.read, OuterCoupling)
+    return (outputs if core.read.several is not None else outputs[..., 0, :]), memory
+
+
+def _filter(taps: Tensor, series: Tensor) -> Tensor:
+    """Causal convolution of (B, H, w, V, T) with taps (B, H, r, w, T), summed over w."""
+    length = series.shape[-1]
+    size = 1 << (2 * length - 1).bit_length()
+    if taps.numel() == 0 or series.numel() == 0:
+        return taps.new_zeros((*taps.shape[:3], *series.shape[3:]))
+    if taps.is_complex() or series.is_complex():
+        spectra = torch.fft.fft(taps, size), torch.fft.fft(series, size)
+        back = torch.fft.ifft
+    else:
+        spectra = torch.fft.rfft(taps, size), torch.fft.rfft(series, size)
+        back = torch.fft.irfft
+    product = torch.einsum("bhrwf,bhwvf->bhrvf", *spectra)
+    return back(product, size)[..., :length]
+
+
+def _free_response(transition: Structure, reads: Tensor, memory: Tensor, length: int) -> Tensor:
+    """C Λ^{t+1} h₀ as (B, H, r, V, T)."""
+    keys = reads.shape[-1]
+    if isinstance(transition, Identity | Gate):
+        decay = gate_vector(transition, keys, reads)
+        rows = (decay[..., None] * powers(decay, length))[..., None, :, :] * reads[..., None]
+        return torch.einsum("bhrkt,bhkv->bhrvt", *_same_type(rows, memory))
+    matrix = transition.dense(keys)
+    back = krylov(matrix.transpose(-1, -2), matmul(reads, matrix).transpose(-1, -2), length)
+    return torch.einsum("bhtkr,bhkv->bhrvt", *_same_type(back, memory))
+
+
+def _final_memory(transition: Structure, writes: Tensor, series: Tensor, memory: Tensor) -> Tensor:
+    """Λ^T h₀ + Σ_j Λ^{T-1-j} B u_j, by blocks of steps where Λ is no gate."""
+    keys, length = writes.shape[-2], series.shape[-1]
+    if isinstance(transition, Identity | Gate):
+        decay = gate_vector(transition, keys, writes)
+        ages = powers(decay, length + 1)
+        recent = ages[..., :length].flip(-1).expand(*memory.shape[:-1], length)
+        gathered = torch.einsum("bhkt,bhwvt->bhkwv", *_same_type(recent, series))
+        return ages[..., length:] * memory + (writes[..., None] * gathered).sum(-2)
+    matrix = transition.dense(keys)
+    for start in range(0, length, _BLOCK):
+        block = series[..., start : start + _BLOCK]
+        steps = block.shape[-1]
+        vectors = krylov(matrix, writes, steps).flip(-3)
+        local = torch.einsum("bhtkw,bhwvt->bhkv", *_same_type(vectors, block))
+        memory = matmul(torch.linalg.matrix_power(matrix, steps), memory) + local
+    return memory
+
+
+def _same_type(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)

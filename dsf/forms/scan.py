@@ -1,0 +1,89 @@
+"""A parallel prefix over affine maps: (Λ₂, x₂) ∘ (Λ₁, x₁) = (Λ₂Λ₁, Λ₂x₁ + x₂), in linear space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dsf.errors import Refusal
+from dsf.numerics import Roundings
+from dsf.structure import DPLR, Dense, compose
+from dsf.structure.base import Structure
+from dsf.system import System
+
+from .associative import Elements, associative_scan
+from .base import Form, Sizes
+from .core import Core, over_time
+from .recurrent import inner_terms
+from .segments import in_segments
+
+_STATES_AT_ONCE = 1 << 20  # numbers in the states of one segment
+
+
+@dataclass(frozen=True)
+class Scan(Form):
+    r"""All states of a segment at once by an associative scan; segments follow one another.
+
+    Admits every structure that is closed under composition. Gates stay in linear space: a scan of
+    logarithms loses |Σ log a| digits, and dividing cumulative products overflows.
+    """
+
+    segment: int | None = None
+
+    name: ClassVar[str] = "scan"
+
+    def admits(self, system: System) -> Literal[True] | Refusal:
+        if isinstance(system.transition, DPLR):
+            return Refusal(
+                self.name,
+                f"a product of DPLR transitions has rank r = {system.transition.rank} more at every step.",
+                "Use chunkwise (compact WY) or recurrent, or densify the transition.",
+            )
+        return True
+
+    def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
+        return in_segments(_prefix, core, self.steps_at_once(core))
+
+    def steps_at_once(self, core: Core) -> int:
+        """The segment length: as given, or what keeps the states of a segment near a fixed size."""
+        if self.segment is not None:
+            return max(1, self.segment)
+        numbers = max(1, core.sequences * core.key_size * core.value_size)
+        return min(1024, max(32, _STATES_AT_ONCE // numbers))
+
+    def roundings(self, system: System, sizes: Sizes) -> Roundings:
+        depth = max(1, sizes.length).bit_length()
+        return Roundings(step=4 + inner_terms(system), path=4 + 2 * system.key_size + 4 * depth)
+
+    def operations(self, system: System, sizes: Sizes) -> float:
+        cost = system.transition.cost(system.key_size, sizes.values)
+        product = cost.numbers * (system.key_size if isinstance(system.transition, Dense) else 1)
+        states = system.key_size * sizes.values
+        per_step = 4 * (cost.multiply_adds + product + 2 * states)
+        return sizes.length * sizes.sequences * per_step + (sizes.length / 256 + 1) * 200_000
+
+
+def _prefix(core: Core) -> tuple[Tensor, Tensor]:
+    if core.length == 0:
+        return core.empty_outputs(), core.memory
+    linear = core.transition.linear()
+    transition = linear.map(lambda leaf, _: over_time(leaf, core.length))
+    increments = over_time(core.write.inject(core.tokens), core.length)
+    increments = increments.expand(*increments.shape[:3], *core.memory.shape[-2:])
+    first = increments[:, :1] + transition.map(lambda leaf, _: leaf[:, :1]).apply(
+        core.memory[:, None]
+    )
+    states = _all_states(transition, torch.cat([first, increments[:, 1:].to(first.dtype)], 1))
+    return core.read.extract(states), states[:, -1]
+
+
+def _all_states(transition: Structure, increments: Tensor) -> Tensor:
+    def combine(a: Elements, b: Elements) -> Elements:
+        earlier, later = transition.rebuild(a[:-1]), transition.rebuild(b[:-1])
+        product = compose(later, earlier)
+        return (*product.leaves, later.apply(a[-1]) + b[-1])
+
+    return associative_scan(combine, (*transition.leaves, increments))[-1]

@@ -1,0 +1,9 @@
+"""The one list of forms."""
+
+FORMS: tuple[str, ...] = (
+    "dsf.forms.recurrent:Recurrent",
+    "dsf.forms.scan:Scan",
+    "dsf.forms.chunkwise:Chunkwise",
+    "dsf.forms.convolution:Convolution",
+    "dsf.forms.matrix:Matrix",
+)

@@ -1,0 +1,53 @@
+"""What the list of architectures says of each: its formula, where it comes from, and how to draw one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsf.system import System
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Sizes and randomness of a sample: batch B, length T, heads H, keys K, values V."""
+
+    generator: torch.Generator
+    batch: int
+    length: int
+    heads: int
+    keys: int
+    values: int
+    dtype: torch.dtype = torch.float64
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator, dtype=self.dtype)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The quantities of one architecture by name, and the values to run it on."""
+
+    quantities: dict[str, Tensor]
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One paper formula as a function from its own quantities to a `System`.
+
+    `build(**sample.quantities)` gives the system; every law of the test-suite runs over `sample`.
+    """
+
+    name: str
+    title: str
+    equation: str
+    citation: str
+    build: Callable[..., System]
+    sample: Callable[[Draw], Sample]
