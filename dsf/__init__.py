@@ -1,1 +1,117 @@
+r"""Sequence mixers as one recurrence.
 
+A sequence mixer (softmax and linear attention, state space models, recurrent networks) is written
+as a `System`
+
+    h_i = Λ_i h_{i-1} + B_i u_i,        y_i = C_i h_i + D_i u_i,
+
+computed by any of several forms that agree within their error bounds, and spoken about by claims
+whose certificates can be checked again from their data.
+
+Convention, the same everywhere:
+
+    values, inputs u, outputs y      (B, T, H, V)
+    keys and queries                 (B, T, H, K)
+    scalar gates                     (B, T, H)
+    diagonal gates                   (B, T, H, K)
+    elementwise gates                (B, T, H, K, V)
+    states h                         (B, H, K, V)
+
+An axis of size 1 in B, T or H broadcasts, so a constant in time has T = 1.
+
+Glossary:
+
+    h  state                            B  batch axis
+    Λ  transition                       T  time axis
+    B  write (the input coupling)       H  heads axis
+    C  read (the output coupling)       K  key axis
+    D  feedthrough                      V  value axis
+    Φ  token-mixing matrix, y = Φ u     R  writes per step
+    Ψ(i, j)  transition product Λ_i Λ_{i-1} … Λ_{j+1}
+    η  normaliser                       m  stabiliser of the normaliser
+    g  log-decay, Λ = exp(g)            β  write strength
+
+B is an axis in a shape and the write in an equation; the context tells them apart.
+
+>>> import torch, dsf
+>>> ones = torch.ones(1, 4, 1, 1)
+>>> system = dsf.System(dsf.Identity(), dsf.OuterCoupling(ones), dsf.OuterCoupling(ones))
+>>> outputs, state = dsf.run(system, ones)
+>>> outputs.flatten()
+tensor([1., 2., 3., 4.])
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dsf._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from dsf.certificate import Budget as Budget
+    from dsf.certificate import Claim as Claim
+    from dsf.certificate import Level as Level
+    from dsf.certificate import Status as Status
+    from dsf.coupling import ChannelCoupling as ChannelCoupling
+    from dsf.coupling import DenseCoupling as DenseCoupling
+    from dsf.coupling import OuterCoupling as OuterCoupling
+    from dsf.errors import InvalidInput as InvalidInput
+    from dsf.errors import Refusal as Refusal
+    from dsf.errors import Refused as Refused
+    from dsf.forms import explain as explain
+    from dsf.forms import run as run
+    from dsf.forms import select as select
+    from dsf.state import State as State
+    from dsf.structure import DPLR as DPLR
+    from dsf.structure import Block as Block
+    from dsf.structure import Dense as Dense
+    from dsf.structure import Diagonal as Diagonal
+    from dsf.structure import Elementwise as Elementwise
+    from dsf.structure import Identity as Identity
+    from dsf.structure import Scalar as Scalar
+    from dsf.structure import compose as compose
+    from dsf.system import Normaliser as Normaliser
+    from dsf.system import System as System
+
+# Imported when first used, so that `import dsf` and `dsf --help` stay quick; torch comes with them.
+_LAZY: dict[str, str] = {
+    "System": "dsf.system",
+    "Normaliser": "dsf.system",
+    "State": "dsf.state",
+    "OuterCoupling": "dsf.coupling",
+    "ChannelCoupling": "dsf.coupling",
+    "DenseCoupling": "dsf.coupling",
+    "Identity": "dsf.structure",
+    "Scalar": "dsf.structure",
+    "Diagonal": "dsf.structure",
+    "Elementwise": "dsf.structure",
+    "Block": "dsf.structure",
+    "DPLR": "dsf.structure",
+    "Dense": "dsf.structure",
+    "compose": "dsf.structure",
+    "run": "dsf.forms",
+    "select": "dsf.forms",
+    "explain": "dsf.forms",
+    "InvalidInput": "dsf.errors",
+    "Refusal": "dsf.errors",
+    "Refused": "dsf.errors",
+    "Claim": "dsf.certificate",
+    "Level": "dsf.certificate",
+    "Status": "dsf.certificate",
+    "Budget": "dsf.certificate",
+}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*_LAZY, "__version__", *(name for name in globals() if name[:2] == "__")})

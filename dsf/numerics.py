@@ -1,8 +1,25 @@
-"""Error bounds: where every tolerance comes from."""
+r"""Error bounds: where every tolerance comes from.
+
+Whatever the order in which a form multiplies and adds, an output is a sum over paths
+C_i Λ_i … Λ_{j+1} B_j u_j, and each computed path carries a factor Π(1 + δ) with |δ| <= u per
+rounding. So with F the same recurrence on absolute values, and F_ε the same again with every factor
+inflated by (1 + ε · its roundings),
+
+    |computed - exact| <= F_u - F_0 <= (u/ε) (F_ε - F_0),   u <= ε,
+
+for outputs, final states and gradients alike (a gradient is a sum over the same paths). This is the
+running error bound: an error made at one step fades with the memory of the system. Where a
+transition mixes keys, absolute values would forget that it contracts, and norms take their place.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPSILON = 2.0**-20  # the inflation at which F_ε - F_0 is formed in float64
 
 
 @dataclass(frozen=True)
@@ -15,3 +32,54 @@ class Roundings:
     step: float
     path: float
     spread: float = 0.0
+
+
+class BoundExceeded(AssertionError):
+    """Raised where an observed error is larger than its bound."""
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """u = 2^-p of a type: half the distance from 1 to the next number.
+
+    >>> unit_roundoff(torch.float32) == 2.0**-24
+    True
+    """
+    return torch.finfo(dtype).eps / 2
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """The smallest normal number: what an underflow may cost."""
+    return torch.finfo(dtype).tiny
+
+
+def require_within(computed: Tensor, exact: Tensor, bound: Tensor, what: str) -> float:
+    """Raise `BoundExceeded` unless |computed - exact| <= bound everywhere; return the largest share used.
+
+    `bound` broadcasts. Non-finite numbers must agree exactly in kind.
+    """
+    wide = torch.complex128 if computed.is_complex() or exact.is_complex() else torch.float64
+    computed, exact = computed.detach().to(wide), exact.detach().to(wide)
+    if computed.shape != exact.shape:
+        raise BoundExceeded(f"{what}: shapes {tuple(computed.shape)} and {tuple(exact.shape)} differ")
+    if computed.numel() == 0:
+        return 0.0
+    finite = torch.isfinite(computed) & torch.isfinite(exact)
+    if not bool((finite | _same_kind(computed, exact)).all()):
+        raise BoundExceeded(f"{what}: not finite where the reference is, or the other way round")
+    error = torch.where(finite, (computed - exact).abs(), 0.0)
+    limit = bound.detach().to(error.dtype).expand(error.shape)
+    share = torch.where(error == 0, torch.zeros_like(error), error / limit)
+    worst = share.nan_to_num(nan=torch.inf).flatten().argmax()
+    found = share.flatten()[worst]
+    if not bool(found <= 1):
+        place = [int(i) for i in torch.unravel_index(worst, error.shape)]
+        raise BoundExceeded(
+            f"{what}: error {error.flatten()[worst]:.3e} at {place} exceeds its bound "
+            f"{limit.flatten()[worst]:.3e} ({found:.3g} times)"
+        )
+    return float(found)
+
+
+def _same_kind(computed: Tensor, exact: Tensor) -> Tensor:
+    both_nan = torch.isnan(computed) & torch.isnan(exact)
+    return both_nan | (computed == exact)

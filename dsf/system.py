@@ -157,6 +157,21 @@ class System:
 
         return self._map_time(cut)
 
+    def expand(self, length: int | None = None) -> Self:
+        """The same system with every tensor expanded to the full (B, T, H); views, no copies.
+
+        A time-invariant system needs `length`, and has that definite length from then on.
+        """
+        batch, own, heads = self.lead
+        if length is not None and self.length not in (None, length):
+            raise InvalidInput(f"`length` is {length}, but the system has T = {self.length}")
+        time = own if length is None else length
+
+        def full(x: Tensor, axes: int) -> Tensor:
+            return x.expand(batch, time, heads, *x.shape[x.ndim - axes :])
+
+        return self._map_time(full)
+
     def steps(self) -> Iterator[Self]:
         """The system of each single step, in order."""
         return (self[i : i + 1] for i in range(self.lead[1]))

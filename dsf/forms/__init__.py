@@ -2,6 +2,7 @@
 
 from .base import Form as Form
 from .base import Sizes as Sizes
+from .mixing import mixing_matrix as mixing_matrix
 from .run import run as run
 from .selection import Choice as Choice
 from .selection import explain as explain

@@ -35,7 +35,7 @@ class Lowered:
     def finish(self, outputs: Tensor, memory: Tensor) -> tuple[Tensor, State]:
         """Outputs (B, T, H, …) in the tokens' type, and the final state."""
         system = self.system
-        outputs = self._read_out(outputs, memory)
+        outputs = self.read_out(outputs, memory)
         normaliser = None
         if system.normaliser is not None:
             outputs = self._divide(outputs, memory.shape[-1] - 1)
@@ -51,7 +51,8 @@ class Lowered:
         kept = replace(self.given, memory=memory, normaliser=normaliser, stabiliser=last)
         return outputs.to(_output_dtype(outputs, self.tokens)), kept
 
-    def _read_out(self, outputs: Tensor, memory: Tensor) -> Tensor:
+    def read_out(self, outputs: Tensor, memory: Tensor) -> Tensor:
+        """The core's outputs at the times at which the system reads."""
         timing, read = self.system.timing, self.system.read
         if timing == "end":
             return _wide(read, self.core).extract(memory[:, None])
@@ -61,16 +62,19 @@ class Lowered:
         return outputs
 
     def _divide(self, outputs: Tensor, values: int) -> Tensor:
+        return outputs[..., :values] / self.denominator(outputs[..., values:])
+
+    def denominator(self, eta: Tensor) -> Tensor:
+        """η, or max(|η|, floor) with the floor in the gauge of the stabiliser."""
         assert self.system.normaliser is not None
-        numerator, eta = outputs[..., :values], outputs[..., values:]
         floor = self.system.normaliser.floor
         if floor is None:
-            return numerator / eta
-        least: Tensor | float = floor
+            return eta
+        least = torch.full_like(eta, floor)
         if self.stabilisers is not None:
-            least = floor * self._read_scale(eta.dtype)[..., None]
-            least = least[..., None] if eta.ndim == 5 else least
-        return numerator / torch.maximum(eta.abs(), torch.as_tensor(least).to(eta))
+            scale = self._read_scale(eta.dtype)[..., None]
+            least = least * (scale[..., None] if eta.ndim == 5 else scale)
+        return torch.maximum(eta.abs(), least)
 
     def _read_scale(self, dtype: torch.dtype) -> Tensor:
         """e^{-m} at the read-out, kept representable: beyond that the quotient is 0 or unaffected."""
@@ -126,7 +130,8 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
         entering = torch.cat([entering, torch.ones_like(entering[..., :1])], -1)
         memory = torch.cat([memory, given.normaliser[..., None]], -1)
     core = Core(transition, write, _shifted(read, system, length), entering, memory)
-    return Lowered(_cast_direct(system, dtype), tokens.expand(batch, length, heads, *tokens.shape[3:]), given, core, stabilisers)
+    wide = tokens.expand(batch, length, heads, *tokens.shape[3:])
+    return Lowered(_cast_direct(system, dtype), wide, given, core, stabilisers)
 
 
 def _stabilise(log_decay: Tensor, log_write: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:

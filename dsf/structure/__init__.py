@@ -12,6 +12,7 @@ from .gates import Gate as Gate
 from .gates import Identity as Identity
 from .gates import Scalar as Scalar
 from .join import KINDS as KINDS
+from .join import alike as alike
 from .join import compose as compose
 from .join import join as join
 from .matrices import Block as Block

@@ -9,6 +9,8 @@ Elementwise maps act per value channel, so with Block, DPLR or Dense they have n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dsf.errors import Refusal, Refused
@@ -107,3 +109,40 @@ def _diagonal_blocks(matrix: torch.Tensor, width: int) -> torch.Tensor:
     groups = matrix.shape[-1] // width
     tiled = matrix.reshape(*matrix.shape[:-2], groups, width, groups, width)
     return torch.diagonal(tiled, dim1=-4, dim2=-2).movedim(-1, -3)
+
+
+
+def alike(structures: Sequence[Structure]) -> list[Structure]:
+    """All structures as members of one kind, with leaves of one meaning, so that they can be joined.
+
+    Gates become linear where some are; DPLR ranks are filled up with zero columns.
+    """
+    size = next((s.key_size for s in structures if s.key_size), None)
+    common = structures[0]
+    for structure in structures[1:]:
+        kind = join(common, structure)
+        if not isinstance(common, kind) or (kind is Dense):
+            like = structure if isinstance(structure, kind) else common
+            common = _lift(common, kind, size, like)
+    lifted = [_lift(s, type(common), size, common) for s in structures]
+    if len({_logarithmic(s) for s in lifted}) > 1:
+        lifted = [s.linear() for s in lifted]
+    if isinstance(common, DPLR):
+        return _equal_gates_and_ranks([s for s in lifted if isinstance(s, DPLR)])
+    return lifted
+
+
+def _logarithmic(structure: Structure) -> bool:
+    gate = structure.gate if isinstance(structure, DPLR) else structure
+    return isinstance(gate, Gate) and gate.log is not None
+
+
+def _equal_gates_and_ranks(parts: list[DPLR]) -> list[Structure]:
+    gates = alike([s.gate for s in parts])
+    rank = max(s.rank for s in parts)
+
+    def fill(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(x, (0, rank - x.shape[-1]))
+
+    filled = zip(parts, gates, strict=True)
+    return [DPLR(gate, fill(s.left), fill(s.right)) for s, gate in filled]  # type: ignore[arg-type]

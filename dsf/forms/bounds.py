@@ -1,0 +1,275 @@
+"""Error bounds of a run: `dsf.numerics` applied to a system, a form and a precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dsf.coupling import Coupling, DenseCoupling, OuterCoupling
+from dsf.numerics import EPSILON, Roundings, smallest, unit_roundoff
+from dsf.state import State
+from dsf.structure import DPLR, Gate, Identity, Scalar, Structure
+from dsf.system import System
+
+from .base import Form
+from .core import Core, accumulator, differs_by_channel, split_channels
+from .lowering import Lowered, lower
+from .lti import kernel
+from .recurrent import loop
+from .selection import named, sizes_of
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of a run, float64, each to be broadcast against what it bounds.
+
+    `outputs`; `memory` and `normaliser` of the final state; and, where cotangents were given,
+    `gradients` of the leaves of Λ, of B, C, the tokens, the initial memory, in this order.
+    """
+
+    outputs: Tensor
+    memory: Tensor
+    normaliser: Tensor | None
+    gradients: tuple[Tensor, ...] = ()
+
+
+def error_bound(
+    system: System,
+    tokens: Tensor,
+    state: State | None = None,
+    *,
+    form: Form | str,
+    cotangents: tuple[Tensor, Tensor] | None = None,
+) -> Bounds:
+    r"""How far a run of `form` in the precision of these tensors can be from the exact result.
+
+    The exact result is that of the given tensors, taken as exact. `cotangents` (dy, dh) ask for
+    bounds of the gradients of Σ dy y + Σ dh h_T; they are for systems without normaliser.
+    """
+    chosen = named(form)
+    precision = accumulator(_precision(system, tokens, state))
+    u = unit_roundoff(precision)
+    lowered = lower(_double(system), _wide(tokens), None if state is None else state.map(_wide))
+    roundings = chosen.roundings(system, sizes_of(system, tokens))
+    paths = _Paths(lowered, roundings)
+    outputs, memory = paths.difference(u)
+    if roundings.spread:
+        outputs = outputs + u * roundings.spread * _energy(lowered.core)
+    floor = smallest(precision) * 64.0
+    outputs, memory = outputs + floor, memory + floor
+    outputs, normaliser = _finish(lowered, outputs, memory, u), None
+    if system.normaliser is not None:
+        memory, normaliser = memory[..., :-1], memory[..., -1]
+    outputs = outputs + unit_roundoff(tokens.dtype) * _size_of_result(lowered, outputs)
+    gradients = () if cotangents is None else _gradients(paths, cotangents, u, floor)
+    memory = memory[..., 0] if system.is_vector else memory
+    return Bounds(outputs, memory, normaliser, gradients)
+
+
+class _Paths:
+    """The recurrence on absolute values (or norms), with inflated factors."""
+
+    def __init__(self, lowered: Lowered, roundings: Roundings) -> None:
+        self.core, self.roundings = lowered.core, roundings
+        self.entrywise = isinstance(self.core.transition, Gate | Identity)
+        self.gate_error = _gauge_error(lowered)
+        leaves = [x.detach() for x in (*self.core.tensors, self.core.memory)]
+        self.leaves = [self._size(i, x) for i, x in enumerate(leaves)]
+
+    def _size(self, index: int, leaf: Tensor) -> Tensor:
+        """Absolute values, or norms of the vectors and matrices that a leaf is made of."""
+        core, count = self.core, len(self.core.tensors)
+        transition = index < count - 3
+        if self.entrywise:
+            gate = core.transition
+            return gate.decay.abs() if transition and isinstance(gate, Gate) else leaf.abs()
+        if transition:
+            return leaf.abs() if leaf.ndim == 3 else torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
+        couplings = {count - 3: core.write, count - 2: core.read}
+        matrix = index == count or isinstance(couplings.get(index), DenseCoupling)
+        return torch.linalg.vector_norm(leaf, dim=(-2, -1) if matrix else -1, keepdim=True)
+
+    def run(self, leaves: list[Tensor], epsilon: float, doubled: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Outputs and memory of the inflated recurrence."""
+        step, path = (doubled * x * epsilon for x in (self.roundings.step, self.roundings.path))
+        *gates, write, read, tokens, memory = leaves
+        gate_error = epsilon * doubled * self.gate_error
+        transition = self._transition(gates, step, gate_error)
+        gained = gate_error.reshape(*gate_error.shape, *(1,) * (write.ndim - gate_error.ndim))
+        core = Core(
+            transition,
+            type(self.core.write)(write * (1 + gained)),
+            type(self.core.read)(read * (1 + path)),
+            tokens,
+            memory,
+        )
+        outputs, final = loop(core)
+        return outputs, final * (1 + path)
+
+    def _transition(self, gates: list[Tensor], step: float, gate_error: Tensor) -> Structure:
+        exact = self.core.transition
+        if isinstance(exact, Identity):
+            return Scalar((1 + step) * gate_error.new_ones((1, 1, 1)))
+        if isinstance(exact, Gate):
+            extra = gate_error.reshape(*gate_error.shape, *(1,) * exact.own_axes)
+            return type(exact)(value=gates[0] * (1 + step + extra))
+        norm, growth = exact.norm().detach(), exact.growth().detach()
+        if any(g.requires_grad for g in gates):
+            reach = _reach(exact, gates)  # what a change of a leaf can change at most
+            norm, growth = (x + reach - reach.detach() for x in (norm, growth))
+        return Scalar(norm + step * growth)
+
+    def difference(self, u: float) -> tuple[Tensor, Tensor]:
+        """(u/ε)(F_ε - F_0) for outputs and memory."""
+        inflated, plain = self.run(self.leaves, EPSILON), self.run(self.leaves, 0.0)
+        return tuple((a - b) * (u / EPSILON) for a, b in zip(inflated, plain, strict=True))  # type: ignore[return-value]
+
+
+def _reach(exact: Structure, gates: list[Tensor]) -> Tensor:
+    """How far Λ moves with its leaves: Σ of products of norms."""
+    if isinstance(exact, DPLR):
+        low_rank = gates[-1] * gates[-2]
+        if not exact.gate.leaves:
+            return low_rank
+        gate = gates[0].amax(-1) if gates[0].ndim == 4 else gates[0]
+        return low_rank + gate
+    return gates[0]
+
+
+def _gauge_error(lowered: Lowered) -> Tensor:
+    """Extra roundings of gates that are exponentials of differences of m (B, T, H), else 0."""
+    m = lowered.stabilisers
+    if m is None:
+        return lowered.core.memory.abs().new_zeros((1, 1, 1))
+    size = torch.where(torch.isfinite(m), m, torch.zeros_like(m)).abs()
+    before = torch.cat([torch.zeros_like(size[:, :1]), size[:, :-1]], 1)[:, : m.shape[1]]
+    return 8 * (1 + size + before)
+
+
+def _energy(core: Core) -> Tensor:
+    """‖K‖₂ ‖u‖₂ per output channel, (B, 1, H, …): what an FFT rounds relative to."""
+    if differs_by_channel(core):
+        whole = _energy(split_channels(core))
+        return whole[..., 0].unflatten(2, (-1, core.value_size)).movedim(3, -1)
+    writes, reads = (
+        c.stacked() if isinstance(c, OuterCoupling) else c.weights for c in (core.write, core.read)
+    )
+    writes, reads = writes[:, 0].abs(), reads[:, 0].abs()
+    tokens = core.tokens.abs()
+    if isinstance(core.write, DenseCoupling):
+        tokens = tokens[..., None]
+    else:
+        writes = writes.transpose(-1, -2)
+        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
+    transition = core.transition.linear().map(lambda leaf, _: leaf[:, 0].abs())
+    if not isinstance(transition, Gate | Identity):
+        transition = Scalar(core.transition.map(lambda leaf, _: leaf[:, 0]).norm())
+    taps = kernel(transition, reads, writes, max(1, core.length))
+    filters = torch.linalg.vector_norm(taps, dim=-1)
+    signal = torch.linalg.vector_norm(tokens, dim=1)
+    energy = torch.einsum("bhrw,bhwv->bhrv", filters, signal)[:, None]
+    if isinstance(core.read, DenseCoupling):
+        return energy[..., 0]
+    assert isinstance(core.read, OuterCoupling)
+    return energy if core.read.several is not None else energy[..., 0, :]
+
+
+def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tensor:
+    """Carry the core's bounds through read timing, division, D and the offset."""
+    system = lowered.system
+    read = system.read.map(lambda x: x.abs())
+    if system.timing == "end":
+        outputs = _extract_bound(read, memory[:, None], lowered)
+    elif system.timing == "before" and outputs.shape[1]:
+        start = lowered.core.memory.abs()[:, None] * u * 4 * system.key_size
+        first = _extract_bound(read.map(lambda x: x[:, :1]), start, lowered)
+        outputs = torch.cat([first.expand_as(outputs[:, :1]), outputs[:, :-1]], 1)
+    if system.normaliser is not None:
+        exact, final = loop(lowered.core)
+        exact = lowered.read_out(exact, final)
+        eta = lowered.denominator(exact[..., -1:]).abs()
+        moved = outputs[..., -1:] + _floor_error(lowered, eta, u)
+        room = (eta - moved).clamp_min(0)
+        quotient = (exact[..., :-1] / eta).abs()
+        spread = outputs if outputs.shape[-1] == 1 else outputs[..., :-1]
+        outputs = (spread + quotient * moved) / room + 2 * u * quotient
+    if system.feedthrough is not None:
+        width = lowered.tokens.shape[-1]
+        size = system.feedthrough.map(lambda x, _: x.abs()).dense(width)
+        direct = torch.einsum("...vw,...w->...v", size.to(lowered.tokens.abs().dtype), lowered.tokens.abs())
+        outputs = outputs + 4 * u * direct * width
+    if system.offset is not None:
+        outputs = outputs + 2 * u * system.offset.abs()
+    return outputs
+
+
+def _extract_bound(read: Coupling, memory: Tensor, lowered: Lowered) -> Tensor:
+    if memory.shape[-2] == 1 and read.weights.shape[-1] != 1 and not isinstance(lowered.core.transition, Gate | Identity):
+        memory = memory.expand(*memory.shape[:-2], read.weights.shape[-1], memory.shape[-1])
+    batch, heads = lowered.core.memory.shape[:2]
+    return read.map(lambda x: x.expand(batch, x.shape[1], heads, *x.shape[3:])).extract(memory)
+
+
+def _floor_error(lowered: Lowered, eta: Tensor, u: float) -> Tensor:
+    m = lowered.stabilisers
+    if m is None or lowered.system.normaliser is None or lowered.system.normaliser.floor is None:
+        return torch.zeros_like(eta)
+    size = torch.where(torch.isfinite(m), m, torch.zeros_like(m)).abs().amax(1, keepdim=True)
+    return eta * u * 4 * (1 + size.reshape(*size.shape, *(1,) * (eta.ndim - 3)))
+
+
+def _size_of_result(lowered: Lowered, bound: Tensor) -> Tensor:
+    """|y| + its bound: what the last rounding to the tokens' type is relative to."""
+    exact, _ = lowered.finish(*loop(lowered.core))
+    return exact.abs() + bound
+
+
+def _gradients(
+    paths: _Paths, cotangents: tuple[Tensor, Tensor], u: float, floor: float
+) -> tuple[Tensor, ...]:
+    """(u/ε)(∇F_ε - ∇F_0) per leaf; twice the roundings, since a gradient path is walked twice."""
+    sizes = [_cotangent_size(paths, x) for x in cotangents]
+    found = []
+    for epsilon in (EPSILON, 0.0):
+        leaves = [x.clone().requires_grad_() for x in paths.leaves]
+        outputs, memory = paths.run(leaves, epsilon, doubled=4.0)
+        total = (outputs * sizes[0]).sum() + (memory * sizes[1]).sum()
+        total = total * (1 + epsilon * 4 * paths.roundings.path)
+        found.append(torch.autograd.grad(total, leaves, allow_unused=True))
+    bounds = []
+    for i, (inflated, plain) in enumerate(zip(*found, strict=True)):
+        if inflated is None or plain is None:
+            bounds.append(torch.full_like(paths.leaves[i], floor))
+            continue
+        bound = (inflated - plain) * (u / EPSILON) + floor
+        gate = paths.core.transition
+        if i == 0 and isinstance(gate, Gate) and gate.log is not None:
+            bound = bound * paths.leaves[0] + u * 4 * plain * paths.leaves[0]
+        bounds.append(bound)
+    return tuple(bounds)
+
+
+def _cotangent_size(paths: _Paths, cotangent: Tensor) -> Tensor:
+    size = cotangent.abs().to(torch.float64)
+    if paths.entrywise:
+        return size
+    if cotangent.ndim == 4 and cotangent.shape == paths.core.memory.shape:
+        return torch.linalg.vector_norm(size, dim=(-2, -1), keepdim=True)
+    return torch.linalg.vector_norm(size, dim=-1, keepdim=True)
+
+
+def _precision(system: System, tokens: Tensor, state: State | None) -> torch.dtype:
+    dtype = torch.promote_types(system.dtype, tokens.dtype).to_real()
+    if system.log_write is not None:
+        dtype = torch.promote_types(dtype, system.log_write.dtype)
+    return dtype if state is None else torch.promote_types(dtype, state.memory.dtype.to_real())
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def _double(system: System) -> System:
+    return replace(system.map(_wide))
