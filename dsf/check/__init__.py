@@ -1,0 +1,27 @@
+"""Running claims: selection, workers, journal, and the merged file in its several forms.
+
+select ──> run_claim (one worker each) ──> Journal ──> merged document ──> JSON, JUnit, report
+"""
+
+from __future__ import annotations
+
+from .document import SCHEMA, exit_code, merged, summary
+from .journal import Journal
+from .junit import junit
+from .runner import Settings, Watcher, WorkerDied, check
+from .selection import Selection, select
+
+__all__ = [
+    "SCHEMA",
+    "Journal",
+    "Selection",
+    "Settings",
+    "Watcher",
+    "WorkerDied",
+    "check",
+    "exit_code",
+    "junit",
+    "merged",
+    "select",
+    "summary",
+]

@@ -1,0 +1,1 @@
+"""Claims: examples to copy from, and the claims of the core."""

@@ -1,0 +1,4 @@
+"""Triton kernels, each a form of a system, validated against the symbolic twin."""
+
+if __name__ != "dsf.kernels":
+    raise ImportError(f"this package is dsf.kernels: import it by that name, not as {__name__}")

@@ -1,0 +1,6 @@
+"""Papers: one entry per paper. `PAPERS` is the visible table."""
+
+if __name__ != "dsf.papers":
+    raise ImportError(f"this package is dsf.papers: import it by that name, not as {__name__}")
+
+PAPERS: tuple[str, ...] = ("dsf.papers.sieber2024:PAPER",)
