@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dsf._version import __version__
 from dsf.certificate import Budget, Claim, Hypothesis, Level, Status, Task, Verdict
 from dsf.codec import (
     ArrayStore,
@@ -39,7 +40,7 @@ _EXTRAS = {
     "transformers": "hf",
     "safetensors": "hf",
 }
-_VERSIONED = {"dsf": "dsf-dynamics", "numpy": "numpy", "sympy": "sympy", "torch": "torch"}
+_VERSIONED = ("numpy", "sympy", "torch")
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,10 @@ def outcome(certificate: Certificate) -> str:
 
 @cache
 def _all_versions() -> tuple[tuple[str, str], ...]:
-    found = {"python": platform.python_version()}
-    for name, distribution in _VERSIONED.items():
+    found = {"dsf": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
         try:
-            found[name] = importlib.metadata.version(distribution)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return tuple(sorted(found.items()))

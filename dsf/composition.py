@@ -104,8 +104,14 @@ def adjoint(system: System) -> System:
 def _check_adjoint(system: System) -> None:
     several = [getattr(c, "several", None) for c in (system.write, system.read)]
     for problem, remedy in (
-        (system.normaliser is not None, "a normaliser: use `dsf.gauges.normaliser_into_read` first"),
-        (several != [None, None], "several writes or read-outs per step: give each a step of its own"),
+        (
+            system.normaliser is not None,
+            "a normaliser: use `dsf.gauges.normaliser_into_read` first",
+        ),
+        (
+            several != [None, None],
+            "several writes or read-outs per step: give each a step of its own",
+        ),
         (system.timing == "end", "timing 'end': transpose the last read-out by hand"),
         (system.boundaries is not None, "packed sequences: use `dsf.packing.unpack` first"),
     ):
@@ -122,7 +128,9 @@ def _through(write: Coupling, read: Coupling) -> Structure:
         return Dense(product)
     if isinstance(write, OuterCoupling) and isinstance(read, OuterCoupling):
         return Scalar((write.weights * read.weights).sum(-1))
-    b, c = (x.weights[..., None] if isinstance(x, OuterCoupling) else x.weights for x in (write, read))
+    b, c = (
+        x.weights[..., None] if isinstance(x, OuterCoupling) else x.weights for x in (write, read)
+    )
     return Diagonal((b * c).sum(-2))
 
 
@@ -132,7 +140,9 @@ def _sum_direct(first: Structure, second: Structure, system: System) -> Structur
         one = second.decay.new_ones(()) if isinstance(first, Identity) else first.decay
         return Scalar(one + second.decay)
     if size is None:
-        raise InvalidInput("`adjoint` cannot add a feedthrough of unknown size; give it as Diagonal")
+        raise InvalidInput(
+            "`adjoint` cannot add a feedthrough of unknown size; give it as Diagonal"
+        )
     return Dense(first.dense(size) + second.dense(size))
 
 
@@ -160,7 +170,8 @@ class Piece:
         """The state after this piece, started from `state`."""
         local = self.state
         if local.stabiliser is None:
-            return self._merge(state, self.transition, 1.0, None)
+            one = torch.ones((), dtype=local.memory.dtype.to_real(), device=local.memory.device)
+            return self._merge(state, self.transition, one, None)
         assert state.stabiliser is not None
         log_decay = self.transition.leaves[0] if self.transition.leaves else torch.zeros(())
         moved = log_decay + state.stabiliser
@@ -169,19 +180,16 @@ class Piece:
         gain = torch.exp(local.stabiliser - reference)
         return self._merge(state, Scalar.from_log(moved - reference), gain, m)
 
-    def _merge(
-        self, state: State, transition: Structure, gain: Tensor | float, m: Tensor | None
-    ) -> State:
-        def merged(old: Tensor, new: Tensor, vector: bool) -> Tensor:
+    def _merge(self, state: State, transition: Structure, gain: Tensor, m: Tensor | None) -> State:
+        def merged(old: Tensor, new: Tensor, *, vector: bool = False) -> Tensor:
             moved = transition.apply(old[..., None])[..., 0] if vector else transition.apply(old)
-            scale = gain if isinstance(gain, float) else gain.reshape(*gain.shape, *(1,) * (new.ndim - 2))
-            return moved + scale * new
+            return moved + gain.reshape(*gain.shape, *(1,) * (new.ndim - gain.ndim)) * new
 
         local = self.state
-        memory = merged(state.memory, local.memory, state.memory.ndim == 3)
+        memory = merged(state.memory, local.memory, vector=state.memory.ndim == 3)
         normaliser = None
         if local.normaliser is not None and state.normaliser is not None:
-            normaliser = merged(state.normaliser, local.normaliser, True)
+            normaliser = merged(state.normaliser, local.normaliser, vector=True)
         return replace(local, memory=memory, normaliser=normaliser, stabiliser=m)
 
 
@@ -274,5 +282,3 @@ def _join_optional(parts: Sequence[Tensor | None], name: str) -> Tensor | None:
     if len(given) != len(parts):
         raise InvalidInput(f"`concatenate` needs `{name}` in all systems or in none")
     return _joined(given)
-
-

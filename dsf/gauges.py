@@ -36,7 +36,9 @@ def change_gauge(system: System, scale: Tensor) -> System:
     if bool((scale == 0).any()):
         raise InvalidInput("`scale` has a zero: a gauge must be invertible")
     if system.log_write is not None or system.boundaries is not None or system.timing == "end":
-        raise InvalidInput("`change_gauge` takes plain systems: no log write gate, packing or timing 'end'")
+        raise InvalidInput(
+            "`change_gauge` takes plain systems: no log write gate, packing or timing 'end'"
+        )
     before, after = scale[:, :-1], scale[:, 1:]
     kind = Scalar if scale.ndim == 3 else Diagonal
     transition = compose(kind(after), compose(system.transition, kind(1 / before)))
@@ -54,7 +56,9 @@ def scale_state(state: State, scale: Tensor) -> State:
     keys = scale if scale.ndim == 3 else scale[..., None]
     memory = state.memory * (keys if state.memory.ndim == 3 else keys[..., None])
     return replace(
-        state, memory=memory, normaliser=None if state.normaliser is None else state.normaliser * keys
+        state,
+        memory=memory,
+        normaliser=None if state.normaliser is None else state.normaliser * keys,
     )
 
 
@@ -120,7 +124,11 @@ def explicit_stabiliser(system: System, state: State | None = None) -> System:
         return system
     core = _lowered(system, state).core
     return replace(
-        system, transition=core.transition, write=core.write, log_write=None, normaliser=Normaliser()
+        system,
+        transition=core.transition,
+        write=core.write,
+        log_write=None,
+        normaliser=Normaliser(),
     )
 
 
@@ -139,7 +147,9 @@ def normaliser_into_state(system: System, state: State | None = None) -> StateGa
     several read-outs per step would each need a gauge of their own.
     """
     if isinstance(system.read, OuterCoupling) and system.read.several is not None:
-        raise InvalidInput("several read-outs per step have an η each; no single gauge of the state holds them")
+        raise InvalidInput(
+            "several read-outs per step have an η each; no single gauge of the state holds them"
+        )
     if system.normaliser is None or system.timing == "end" or system.log_write is not None:
         raise InvalidInput(
             "`normaliser_into_state` needs a system with a normaliser that reads in time, without a log "

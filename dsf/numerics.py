@@ -60,7 +60,9 @@ def require_within(computed: Tensor, exact: Tensor, bound: Tensor, what: str) ->
     wide = torch.complex128 if computed.is_complex() or exact.is_complex() else torch.float64
     computed, exact = computed.detach().to(wide), exact.detach().to(wide)
     if computed.shape != exact.shape:
-        raise BoundExceeded(f"{what}: shapes {tuple(computed.shape)} and {tuple(exact.shape)} differ")
+        raise BoundExceeded(
+            f"{what}: shapes {tuple(computed.shape)} and {tuple(exact.shape)} differ"
+        )
     if computed.numel() == 0:
         return 0.0
     finite = torch.isfinite(computed) & torch.isfinite(exact)

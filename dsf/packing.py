@@ -27,7 +27,9 @@ def neutralise(system: System, valid: Tensor) -> System:
     The final state then is the state after the last valid step; outputs at neutral steps mean nothing.
     """
     if valid.ndim != 2 or valid.dtype != torch.bool:
-        raise InvalidInput(f"`valid` must be boolean (B, T); got {valid.dtype} {tuple(valid.shape)}")
+        raise InvalidInput(
+            f"`valid` must be boolean (B, T); got {valid.dtype} {tuple(valid.shape)}"
+        )
     length = valid.shape[1]
 
     def keep(x: Tensor, otherwise: Tensor | float) -> Tensor:
@@ -59,7 +61,9 @@ def mask_padding(system: System, lengths: Tensor) -> System:
     """
     length = system.length
     if length is None:
-        raise InvalidInput("`mask_padding` needs a system of definite length; this one is time-invariant")
+        raise InvalidInput(
+            "`mask_padding` needs a system of definite length; this one is time-invariant"
+        )
     steps = torch.arange(length, device=lengths.device)
     return neutralise(system, steps[None] < lengths[:, None])
 
@@ -77,7 +81,9 @@ def pack(systems: Sequence[System]) -> System:
 
 def concatenate(systems: Sequence[System]) -> System:
     """One system that runs the given ones in turn, in time: the state of each starts the next."""
-    from dsf.composition import concatenate as joined  # composition knows about the parts of a system
+    from dsf.composition import (
+        concatenate as joined,
+    )  # composition knows about the parts of a system
 
     return joined(systems)
 

@@ -39,7 +39,9 @@ def scalar(value: Any, size: int) -> Matrix:
     return sympy.diag(*[value] * size)
 
 
-def unroll(steps: Sequence[Step], tokens: Sequence[Matrix], state: Matrix | None = None) -> tuple[list[Matrix], Matrix]:
+def unroll(
+    steps: Sequence[Step], tokens: Sequence[Matrix], state: Matrix | None = None
+) -> tuple[list[Matrix], Matrix]:
     """Outputs y_1 … y_T and the final state, exactly, from `state` (zero if None).
 
     >>> a, u = sympy.symbols("a u")
@@ -50,14 +52,15 @@ def unroll(steps: Sequence[Step], tokens: Sequence[Matrix], state: Matrix | None
     """
     if len(steps) != len(tokens):
         raise ValueError(f"{len(steps)} steps need as many tokens; got {len(tokens)}")
-    if state is None:
-        state = sympy.zeros(steps[0].transition.rows, tokens[0].cols) if steps else Matrix([])
+    memory = state
+    if memory is None:
+        memory = sympy.zeros(steps[0].transition.rows, tokens[0].cols) if steps else Matrix([])
     outputs = []
     for step, token in zip(steps, tokens, strict=True):
-        state = step.transition * state + step.write * token
-        output = step.read * state
+        memory = step.transition * memory + step.write * token
+        output = step.read * memory
         outputs.append(output if step.feedthrough is None else output + step.feedthrough * token)
-    return outputs, state
+    return outputs, memory
 
 
 def mixing_matrix(steps: Sequence[Step]) -> Matrix:

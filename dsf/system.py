@@ -45,7 +45,7 @@ class System:
     | `offset`      | –      | added to the output, broadcast against (B, T, H, V)                  |
     | `timing`      | –      | "after": y_i reads h_i; "before": h_{i-1}; "end": every query reads h_T |
     | `normaliser`  | η      | division at the read-out, or None                                    |
-    | `log_write`   | ĩ      | logarithm of a write gate (B, T, H): B_i becomes e^{ĩ_i} B_i, stabilised by a running maximum |
+    | `log_write`   | ĩ      | log of a write gate (B, T, H): B_i becomes e^{ĩ_i} B_i, with a running maximum |
     | `real_part`   | Re     | the output is the real part (a complex state driven by real values)  |
     | `boundaries`  | –      | packed sequences: their start positions and the end, (0, …, T), with B = 1 |
 
@@ -120,7 +120,9 @@ class System:
         core = [*self.transition.leaves, self.write.weights, self.read.weights]
         own = [*self.transition.trailing, self.write.weights.ndim - 3, self.read.weights.ndim - 3]
         gate_free = self.log_write is None
-        return gate_free and all(x.shape[x.ndim - r - 2] == 1 for x, r in zip(core, own, strict=True))
+        return gate_free and all(
+            x.shape[x.ndim - r - 2] == 1 for x, r in zip(core, own, strict=True)
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -199,7 +201,9 @@ class System:
             write=own(self.write),
             read=own(self.read) if reads else self.read,
             feedthrough=None if self.feedthrough is None else self.feedthrough.map(function),
-            offset=of(self.offset, self.offset.ndim - 3) if reads and self.offset is not None else self.offset,
+            offset=of(self.offset, self.offset.ndim - 3)
+            if reads and self.offset is not None
+            else self.offset,
             log_write=of(self.log_write, 0),
         )
 

@@ -47,13 +47,17 @@ def check_tokens(system: System, tokens: Tensor) -> torch.Size:
             "slice the longer one with [start:stop]"
         )
     if system.writes is not None and tokens.shape[3] != system.writes:
-        raise InvalidInput(f"`tokens` has R = {tokens.shape[3]}, the system writes R = {system.writes}")
+        raise InvalidInput(
+            f"`tokens` has R = {tokens.shape[3]}, the system writes R = {system.writes}"
+        )
     if system.value_size not in (None, tokens.shape[-1]):
         raise InvalidInput(
             f"`tokens` has V = {tokens.shape[-1]}, the system has V = {system.value_size}"
         )
     if system.real_part and tokens.is_complex():
-        raise InvalidInput("`tokens` is complex, but the system takes the real part: pass real values")
+        raise InvalidInput(
+            "`tokens` is complex, but the system takes the real part: pass real values"
+        )
     try:
         return torch.broadcast_shapes(tokens.shape[:3], system.lead)
     except RuntimeError:
@@ -109,9 +113,7 @@ def _check_leading_axes(system: System) -> None:
         torch.broadcast_shapes((1, 1, 1), *leads.values())
     except RuntimeError:
         sizes = ", ".join(f"`{name}` {tuple(shape)}" for name, shape in leads.items())
-        raise InvalidInput(
-            f"the leading sizes (B, T, H) must be equal or 1; got {sizes}"
-        ) from None
+        raise InvalidInput(f"the leading sizes (B, T, H) must be equal or 1; got {sizes}") from None
 
 
 def _check_keys(system: System) -> None:
@@ -124,7 +126,9 @@ def _check_keys(system: System) -> None:
     key_size = system.key_size
     read_size = system.read.weights.shape[-1] if dense[1] else system.read.key_size
     if read_size != key_size:
-        raise InvalidInput(f"`write` has K = {key_size}, `read` has K = {read_size}; they must be equal")
+        raise InvalidInput(
+            f"`write` has K = {key_size}, `read` has K = {read_size}; they must be equal"
+        )
     if system.transition.key_size not in (None, key_size):
         raise InvalidInput(
             f"`transition` has K = {system.transition.key_size}, `write` has K = {key_size}"
@@ -140,8 +144,12 @@ def _check_values(system: System) -> None:
         name: size
         for name, size in {
             "transition": system.transition.value_size,
-            "write": None if isinstance(system.write, OuterCoupling) else system.write.weights.shape[-1],
-            "read": None if isinstance(system.read, OuterCoupling) else system.read.weights.shape[-1],
+            "write": None
+            if isinstance(system.write, OuterCoupling)
+            else system.write.weights.shape[-1],
+            "read": None
+            if isinstance(system.read, OuterCoupling)
+            else system.read.weights.shape[-1],
         }.items()
         if size not in (None, 1)
     }
@@ -160,7 +168,9 @@ def _check_options(system: System) -> None:
     if system.feedthrough is not None:
         _check_feedthrough(system, system.feedthrough)
     if system.real_part and not system.is_complex:
-        raise InvalidInput("`real_part` is for complex systems; Λ, B and C are all real: leave it out")
+        raise InvalidInput(
+            "`real_part` is for complex systems; Λ, B and C are all real: leave it out"
+        )
     if system.real_part and system.normaliser is not None:
         raise InvalidInput("`real_part` and `normaliser` cannot be combined")
     if system.offset is not None and system.offset.ndim not in (4, 5):
@@ -219,6 +229,10 @@ def _check_boundaries(system: System) -> None:
     if system.length is not None and marks[-1] != system.length:
         raise InvalidInput(f"`boundaries` end at {marks[-1]}, the system has T = {system.length}")
     if system.lead[0] != 1:
-        raise InvalidInput(f"packed sequences stand one after another, B = 1; got B = {system.lead[0]}")
+        raise InvalidInput(
+            f"packed sequences stand one after another, B = 1; got B = {system.lead[0]}"
+        )
     if system.timing == "end":
-        raise InvalidInput("packed sequences and timing 'end' cannot be combined: run them one by one")
+        raise InvalidInput(
+            "packed sequences and timing 'end' cannot be combined: run them one by one"
+        )

@@ -17,9 +17,10 @@ hypothesis.settings.load_profile("dsf")
 
 
 # jaxtyping decorates methods one by one, where beartype does not know the class that `Self` means.
+# An int is a float to type checkers (PEP 484), so it is one here.
 _CHECKER = (
-    "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides=beartype.FrozenDict("
-    "{__import__('typing').Self: object})))"
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, "
+    "hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})))"
 )
 
 

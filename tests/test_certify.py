@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsf._version import __version__
 from dsf.certificate import Budget, Claim, Evidence, Hypothesis, Level, Status, Task, Verdict
 from dsf.certify import (
     Certificate,
@@ -282,7 +283,7 @@ def test_what_is_not_a_certificate_is_not_read(change: dict[str, Any], tmp_path:
 def test_versions_are_named_without_importing() -> None:
     found = versions()
     assert {"dsf", "python", "numpy", "sympy", "torch"} <= found.keys()
-    assert found["numpy"] == np.__version__
+    assert (found["numpy"], found["dsf"]) == (np.__version__, __version__)
 
 
 def test_title_and_bound_rule_come_from_the_claim() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from dsf.certificate import Budget, Claim, Hypothesis, Level, Status, Verdict
 from dsf.certify import certify, outcome, read_certificate
 from dsf.check import Settings, check, junit, merged, plots
+from dsf.check.evidence import MOST_ROWS, rows
 from dsf.check.formulas import Formulas
 from dsf.check.report import render, write_report
 from dsf.claims.examples import TOY
@@ -30,12 +32,12 @@ VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
 def document_of(*claims: Claim) -> dict:
-    rows = []
+    results = []
     for claim in claims:
         certificate = certify(claim, 1, Budget.SMOKE)
         record = certificate.to_json()
         keys = ("paper", "title", "level", "expected", "status", "measured", "predicted", "bound")
-        rows.append(
+        results.append(
             {key: record[key] for key in keys}
             | {
                 "id": record["claim"],
@@ -45,7 +47,7 @@ def document_of(*claims: Claim) -> dict:
                 "certificate": record,
             }
         )
-    return merged({"seed": 0, "budget": "smoke", "versions": {"dsf": HOSTILE}}, rows)
+    return merged({"seed": 0, "budget": "smoke", "versions": {"dsf": HOSTILE}}, results)
 
 
 def drawn_claim(**changes: object) -> Claim:
@@ -146,8 +148,9 @@ def test_a_page_without_escaping_would_be_caught(document, monkeypatch):
 
     whole = jinja2.Environment.__init__
 
-    def careless(self, **settings):
-        whole(self, **settings | {"autoescape": False})
+    def careless(self, **settings: Any):
+        settings["autoescape"] = False
+        whole(self, **settings)
 
     monkeypatch.setattr(jinja2.Environment, "__init__", careless)
     assert "<script" in render(document, CLAIMS)
@@ -203,6 +206,20 @@ FORMULAS = [
     (r"h_i = \Lambda_i h_{i-1}", 9),
     (r"a $\leq$ b", 3),
 ]
+
+
+def test_the_first_values_of_evidence_are_shown_and_the_rest_are_counted():
+    evidence = {f"v{i}": float(i) for i in range(MOST_ROWS + 3)}
+    shown, left_out = rows(evidence, None, Formulas())
+    assert [(row.name, row.text) for row in shown] == [(f"v{i}", str(i)) for i in range(MOST_ROWS)]
+    assert left_out == 3
+
+
+def test_symbolic_evidence_is_drawn_as_formulas():
+    certificate = certify(TOY["example.softplus-gate"], 1, Budget.SMOKE)
+    shown, _ = rows(certificate.evidence, None, Formulas())
+    drawn = [row.drawing for row in shown if row.kind == "expression"]
+    assert drawn and all(ElementTree.fromstring(str(one)).tag == "svg" for one in drawn)
 
 
 @pytest.mark.parametrize(("source", "glyphs"), FORMULAS)

@@ -220,8 +220,9 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(bench, jobs
     code, out, err = drop(process, signal.SIGINT)
     kept = bench.journalled("o.json")
     assert code == 130
-    assert f"{len(kept)} of 8 results are kept in o.json.journal" in err and "--resume" in err
-    assert "Traceback" not in err and out == ""
+    assert f"{len(kept)} results are kept in o.json.journal" in err and "--resume" in err
+    told = err.replace("noise on standard output", "").split("\n")  # two workers write at once
+    assert len(list(filter(None, told))) == 1 and out == ""
     before = len(bench.runs())
     assert bench.run(jobs=jobs, json="o.json", resume=True)[0] == 0
     assert sorted(bench.runs()[before:]) == sorted(set(IDS) - set(kept))
@@ -239,7 +240,7 @@ def test_a_full_disk_ends_with_3_and_keeps_what_is_finished(bench):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     kept = bench.journalled("o.json")
     assert code == 3
-    assert 0 < len(kept) < len(IDS) and f"{len(kept)} of 8 results are kept" in err
+    assert 0 < len(kept) < len(IDS) and f"{len(kept)} results are kept" in err
     assert (bench.folder / "o.json.journal").read_bytes().endswith(b"\n")
     before = len(bench.runs())
     assert bench.run(json="o.json", resume=True)[0] == 0

@@ -13,6 +13,7 @@ from sympy import E, I, Rational, cos, cosh, exp, log, pi, sin, sinh, sqrt, tanh
 
 from dsf.certificate import Hypothesis, Status, Verdict
 from dsf.codec import canonical, decode, encode, loads
+from dsf.verify.algebra import Lowering, _factors
 from dsf.verify.judges import counterexample, symbolic_identity, under, within
 from dsf.verify.refute import counterexample_to_zero, enclosure
 from dsf.verify.settle import settle
@@ -228,3 +229,13 @@ def test_hypotheses_come_first() -> None:
     assert (verdict.status, verdict.hypotheses) == (Status.HYPOTHESIS_NOT_MET, (met, unmet))
     verdict = under([met], lambda: within(0.0, 1.0))
     assert (verdict.status, verdict.hypotheses) == (Status.HOLDS, (met,))
+
+
+def test_a_prover_that_forgets_positivity_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(self: Lowering, t: Any) -> Any:
+        number, factors = _factors(t)
+        logs = [power * self._log_of_positive(factor) for factor, power in factors]
+        return sympy.Add(self._log_of_positive(abs(number)), *logs)
+
+    monkeypatch.setattr(Lowering, "_log", careless)
+    assert settle({"i": OPEN["log of a complex product"]}).status is Status.HOLDS

@@ -233,3 +233,24 @@ def test_evidence_that_cannot_be_decoded_is_refused_with_its_place() -> None:
     mutant = changed_at("example.contraction", ("evidence", "d", "$array", "shape"), [-8])
     (reason,) = verify(mutant, claims=TOY).reasons
     assert "/d/$array" in reason and "negative" in reason
+
+
+PLANTED = {
+    "verification._foreign_statement": lambda record, claim: [],
+    "verification._agree": lambda recorded, found, exact: True,
+    "verification._disagreements": lambda part, claim, store: [],
+    "verification.complaints": lambda record: [],
+}
+
+
+@pytest.mark.parametrize("place", PLANTED)
+def test_a_verifier_with_a_hole_is_caught(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutants reach every part of the verifier: without it one of them is accepted."""
+    names = ("example.contraction", "example.missing-module")
+    monkeypatch.setattr(f"dsf.verify.{place}", PLANTED[place])
+    assert any(
+        verify(mutant, claims=TOY).accepted
+        for name in names
+        for where, mutant in [*mutants(name), (("more",), sealed(record(name) | {"more": 1}))]
+        if where[-1] not in ("claim", "status")
+    )

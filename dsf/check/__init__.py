@@ -6,7 +6,7 @@ select ──> run_claim (one worker each) ──> Journal ──> merged docume
 from __future__ import annotations
 
 from .document import SCHEMA, exit_code, merged, summary
-from .journal import Journal
+from .journal import Journal, finished
 from .junit import junit
 from .runner import Settings, Watcher, WorkerDied, check
 from .selection import Selection, select
@@ -20,6 +20,7 @@ __all__ = [
     "WorkerDied",
     "check",
     "exit_code",
+    "finished",
     "junit",
     "merged",
     "select",

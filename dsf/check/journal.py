@@ -92,6 +92,14 @@ class Journal:
         self.close()
 
 
+def finished(path: Path) -> int:
+    """How many results a journal holds; 0 where there is none, or none that can be read."""
+    try:
+        return max(len(_read(path)[0]) - 1, 0)
+    except (OSError, InvalidInput):
+        return 0
+
+
 def _lock(file: BinaryIO, path: Path) -> None:
     """Hold the journal until it is closed; the system lets go however the process ends."""
     try:

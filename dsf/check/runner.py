@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def check(settings: Settings, watcher: Watcher | None = None) -> dict[str, Any]:
         results = dict(journal.results) if journal else {}
         todo = [name for name in ids if name not in results]
         watcher.begins(len(ids), len(ids) - len(todo), journal.forgotten if journal else 0)
-        for result in _stream(settings, todo):
+        for result in stack.enter_context(closing(_stream(settings, todo))):
             if journal:
                 journal.add(result)
             results[result["id"]] = result
@@ -122,7 +123,7 @@ def check(settings: Settings, watcher: Watcher | None = None) -> dict[str, Any]:
     return document
 
 
-def _stream(settings: Settings, ids: list[str]) -> Iterator[dict[str, Any]]:
+def _stream(settings: Settings, ids: list[str]) -> Generator[dict[str, Any], None, None]:
     """Results in the order in which they are finished."""
     folder = str(ArrayStore.beside(settings.json).folder) if settings.json else None
     common = (settings.seed, settings.budget.value, folder)
@@ -134,11 +135,23 @@ def _stream(settings: Settings, ids: list[str]) -> Iterator[dict[str, Any]]:
         return
     with parallel_config(backend="loky", inner_max_num_threads=1):
         call = delayed(run_in_worker)
-        pool = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-        try:
-            yield from pool(call(os.getpid(), settings.reference, name, *common) for name in ids)
-        except BrokenProcessPool as error:
-            raise WorkerDied(
-                "a worker process ended before its claim did (a crash, or too little memory); "
-                "run again with fewer jobs"
-            ) from error
+        pool = Parallel(
+            n_jobs=jobs,
+            batch_size=1,  # pyright: ignore[reportArgumentType]: joblib documents an integer
+            return_as="generator_unordered",
+        )
+        results: Any = pool(call(os.getpid(), settings.reference, name, *common) for name in ids)
+    try:
+        for result in results:  # noqa: UP028, since `yield from` would close it without the filter
+            yield result
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            "a worker process ended before its claim did (a crash, or too little memory); "
+            "run again with fewer jobs"
+        ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # joblib warns that an interrupted run stops its workers
+            results.close()

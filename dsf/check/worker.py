@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from dsf.certificate import Budget, Claim
 from dsf.certify import certify, claim_seed, outcome
@@ -22,7 +22,9 @@ from dsf.registry import resolve
 def claims_of(reference: str) -> Mapping[str, Claim]:
     """The table of claims called `"module:NAME"`: a mapping by id, or a function giving one."""
     table = resolve(reference)
-    return table() if callable(table) else table
+    if callable(table):
+        table = table()
+    return cast(Mapping[str, Claim], table)
 
 
 def run_in_worker(parent: int, *arguments: Any) -> dict[str, Any]:

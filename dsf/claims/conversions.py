@@ -43,7 +43,8 @@ STABILISER_CANCELS = Claim(
     title="The stabiliser of mLSTM is a gauge: any m gives the same output",
     statement=(
         r"$\frac{\tilde{h}_i^T q_i}{\tilde{n}_i^T q_i} = \frac{h_i^T q_i}{n_i^T q_i}, \quad "
-        r"\tilde{n}_i = e^{-m_i} n_i, \quad \tilde{h}_i = e^{f_i + m_{i-1} - m_i} \tilde{h}_{i-1} + e^{\imath_i - m_i} k_i v_i^T$"
+        r"\tilde{n}_i = e^{-m_i} n_i, \quad "
+        r"\tilde{h}_i = e^{f_i + m_{i-1} - m_i} \tilde{h}_{i-1} + e^{\imath_i - m_i} k_i v_i^T$"
     ),
     citation="Beck et al., arXiv 2405.04517, section 2.2 (stabilisation), own wording",
     level=Level.SYMBOLIC,
@@ -65,7 +66,10 @@ def _ones_column(shifted: bool) -> Mapping[str, tuple[Any, Any]]:
     keys = [vector(f"k{t}_", 2) for t in range(_STEPS)]
     gates = [sympy.diag(*vector(f"a{t}_", 2)) for t in range(_STEPS)]
     steps = [Step(a, k, sympy.eye(2)) for a, k in zip(gates, keys, strict=True)]
-    values = [sympy.Matrix([[sympy.Symbol(f"v{t}"), 2 if shifted and t == 1 else 1]]) for t in range(_STEPS)]
+    values = [
+        sympy.Matrix([[sympy.Symbol(f"v{t}"), 2 if shifted and t == 1 else 1]])
+        for t in range(_STEPS)
+    ]
     _, state = unroll(steps, values)
     normaliser = sympy.zeros(2, 1)
     for a, k in zip(gates, keys, strict=True):
@@ -105,7 +109,12 @@ def _draw(task: Task) -> Evidence:
             [cos * x - sin * y for x, y in zip(frame[i], frame[j], strict=True)],
             [sin * x + cos * y for x, y in zip(frame[i], frame[j], strict=True)],
         )
-    return {"k": frame, "v": rng.integers(-9, 10, (size, 3)), "beta": rng.integers(1, 8, size), "order": rng.permutation(size)}
+    return {
+        "k": frame,
+        "v": rng.integers(-9, 10, (size, 3)),
+        "beta": rng.integers(1, 8, size),
+        "order": rng.permutation(size),
+    }
 
 
 def _orthonormal(drawn: Evidence) -> Evidence:

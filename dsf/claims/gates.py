@@ -22,11 +22,8 @@ def _reversed_sigmoid(power: int) -> Identities:
     import sympy
 
     a, z, softplus = _symbols()
-    reversed_sigmoid = 1 / (1 + sympy.exp(z))
-    return {
-        "gate": (sympy.exp(-a * softplus), reversed_sigmoid ** (power * a)),
-        "is the sigmoid of -z": (reversed_sigmoid, 1 / (1 + sympy.exp(-(-z)))),
-    }
+    reversed_sigmoid = 1 / (1 + sympy.exp(z))  # σ(-z)
+    return {"gate": (sympy.exp(-a * softplus), reversed_sigmoid ** (power * a))}
 
 
 _t5 = symbolic_identity(lambda: _reversed_sigmoid(1), lambda: _reversed_sigmoid(2))
@@ -62,7 +59,10 @@ _t9 = symbolic_identity(lambda: _gru(1), lambda: _gru(2))
 GRU_GATE = Claim(
     id="sieber2024.t9-gru-gate",
     title="S6 with one state, A = -1 and exact zero-order hold is the GRU gate",
-    statement=r"$e^{\Delta A} = 1 - g, \quad \frac{e^{\Delta A} - 1}{A} B = g, \quad g = \sigma(z), \; \Delta = \mathrm{softplus}(z)$",
+    statement=(
+        r"$e^{\Delta A} = 1 - g, \quad \frac{e^{\Delta A} - 1}{A} B = g, \quad "
+        r"g = \sigma(z), \; \Delta = \mathrm{softplus}(z)$"
+    ),
     citation="Gu and Dao, arXiv 2312.00752, theorem 1; in the framework of arXiv 2405.15731v3, section 4",
     level=Level.SYMBOLIC,
     expected=Status.HOLDS,
@@ -87,7 +87,10 @@ def _coupling(independent: bool) -> Identities:
     return {
         "forget from write": (transition, sympy.exp(-a * write / b)),
         "slope of the write": (sympy.diff(write, z), g * b),
-        "slope of the transition": (sympy.diff(sympy.exp(-a * step), z), -a * g * sympy.exp(-a * step)),
+        "slope of the transition": (
+            sympy.diff(sympy.exp(-a * step), z),
+            -a * g * sympy.exp(-a * step),
+        ),
     }
 
 

@@ -92,7 +92,7 @@ SOFTMAX_RANK = Claim(
     id="sieber2024.t2-softmax-rank",
     title="Softmax attention needs as many states as it has tokens, whatever the dimension of its keys",
     statement=r"$\mathrm{rank}\, \Phi_{[i:, :i]} = \min(i, T - i)$ for every cut $i$",
-    citation="Finite form of the infinite hidden state of softmax attention, Sieber et al., arXiv 2405.15731v3, section 3",
+    citation="Finite form of softmax attention's infinite state, Sieber et al., arXiv 2405.15731v3, section 3",
     level=Level.ENCLOSED,
     expected=Status.HOLDS,
     bound_rule="exact ranks of rational matrices: logits in log 2 times integers",

@@ -30,7 +30,9 @@ def _identities(inverted: bool) -> Mapping[str, tuple[Any, Any]]:
     steps = []
     for i in range(_STEPS):
         ratio = (eta[i - 1] / eta[i]) if i else sympy.Integer(1)
-        steps.append(Step(scalar(1 / ratio if inverted else ratio, _KEYS), psi[i] / eta[i], phi[i].T))
+        steps.append(
+            Step(scalar(1 / ratio if inverted else ratio, _KEYS), psi[i] / eta[i], phi[i].T)
+        )
     outputs, _ = unroll(steps, values)
     return {
         f"y{i + 1}": (
@@ -65,7 +67,9 @@ _LENGTHS = {Budget.SMOKE: 65, Budget.DEFAULT: 513, Budget.FULL: 2049}
 
 def _draw(task: Task) -> Evidence:
     rng, length = task.rng(), _LENGTHS[task.budget]
-    draw = {name: rng.standard_normal((length, size)) for name, size in (("q", 8), ("k", 8), ("v", 4))}
+    draw = {
+        name: rng.standard_normal((length, size)) for name, size in (("q", 8), ("k", 8), ("v", 4))
+    }
     return {name: x.astype(np.float32) for name, x in draw.items()}
 
 
@@ -114,11 +118,14 @@ def _elu_plus_one(x: np.ndarray) -> np.ndarray:
 SEPARABLE_ATTENTION_RUN = Claim(
     id="sieber2024.t1-linear-attention-run",
     title="Linear attention run in the gauge of the state is direct linear attention",
-    statement=r"$|\hat{y}_i - y_i| \leq \frac{2 n u}{1 - n u} \sum_{j \leq i} \frac{\phi(q_i)^T \phi(k_j)}{\eta_i} |v_j|, \quad n = 8T + 4K + 32$",
+    statement=(
+        r"$|\hat{y}_i - y_i| \leq \frac{2 n u}{1 - n u} "
+        r"\sum_{j \leq i} \frac{\phi(q_i)^T \phi(k_j)}{\eta_i} |v_j|, \quad n = 8T + 4K + 32$"
+    ),
     citation="Sieber et al., arXiv 2405.15731v3, section 3; bound: Higham 2002, lemma 3.1",
     level=Level.CERTIFIED,
     expected=Status.HOLDS,
-    bound_rule="positive weights: every path has at most n float32 roundings, measured is the largest share of the bound",
+    bound_rule="positive weights: a path has at most n float32 roundings; measured is the largest share",
     instance=_draw,
     witness=_run,
     control=_forget,

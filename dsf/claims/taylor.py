@@ -19,7 +19,11 @@ _ROUNDINGS = 2.0**-44  # float64: 2^9 roundings per path cover features, sums an
 
 def _draw(task: Task) -> Evidence:
     rng, length = task.rng(), _LENGTHS[task.budget]
-    return {"q": rng.uniform(-0.7, 0.7, (length, 2)), "k": rng.uniform(-0.7, 0.7, (length, 2)), "v": rng.uniform(-1, 1, (length, 3))}
+    return {
+        "q": rng.uniform(-0.7, 0.7, (length, 2)),
+        "k": rng.uniform(-0.7, 0.7, (length, 2)),
+        "v": rng.uniform(-1, 1, (length, 3)),
+    }
 
 
 def _truncated(drawn: Evidence, degree: int = _DEGREE) -> Evidence:
@@ -69,7 +73,7 @@ TRUNCATED_SOFTMAX = Claim(
         r"$|\hat{y}_i - y_i| \leq \frac{2 \rho}{1 - \rho} \max_j |v_j|, \quad "
         r"\rho = \frac{R^{P+1}}{(P+1)!}\, e^R, \quad |q_i^T k_j| \leq R, \; P = 6$"
     ),
-    citation="Sieber et al., arXiv 2405.15731v3, section 4 (approximation of softmax by finite state); Lagrange remainder",
+    citation="Sieber et al., arXiv 2405.15731v3, section 4 (softmax by a finite state); Lagrange remainder",
     level=Level.CERTIFIED,
     expected=Status.HOLDS,
     bound_rule="Lagrange remainder of the exponential on the logits that occur, plus 2^9 float64 roundings",

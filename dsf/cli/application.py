@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -74,6 +75,9 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     """Parse, run, exit. Nothing but a judged claim or a tampered file ends with code 1."""
     from dsf.errors import InvalidInput
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal writes UTF-8
     command = get_command(_application)
     try:
         command.main(args=arguments and list(arguments), prog_name="dsf", standalone_mode=True)

@@ -10,7 +10,7 @@ import joblib
 import typer
 
 from dsf.certificate import Budget, Level
-from dsf.check import Settings, exit_code, junit
+from dsf.check import Settings, exit_code, finished, junit
 from dsf.check import check as run_claims
 from dsf.codec import ArrayStore, dumps
 
@@ -96,14 +96,16 @@ def execute(settings: Settings, outputs: Outputs) -> int:
 
 
 def _kept(settings: Settings, progress: Progress) -> str:
-    done = f"{progress.done} of {progress.total} results"
+    """What is left of a run that broke off; the journal knows better than the last thing shown."""
     if settings.journal is None:
-        return f"{done} were finished and are lost; with --json FILE, --resume goes on from them"
-    if not progress.done:
+        return (
+            f"{progress.done} of {progress.total} results were finished and are lost; "
+            "with --json FILE they are kept, and --resume goes on"
+        )
+    kept = finished(settings.journal)
+    if not kept:
         return "no result was finished"
-    return (
-        f"{done} are kept in {settings.journal}; the same command with --resume goes on from there"
-    )
+    return f"{kept} results are kept in {settings.journal}; the same command with --resume goes on"
 
 
 def _write(settings: Settings, outputs: Outputs, document: dict[str, Any]) -> None:

@@ -90,6 +90,6 @@ def _summary(document: Mapping[str, Any]) -> str:
     counts = [f"{n} {name.replace('-', ' ')}" for name, n in summary["outcomes"].items() if n]
     seconds = sum(claim["seconds"] for claim in document["claims"])
     return (
-        f"{summary['claims']} claims: {', '.join(counts)} "
+        f"{summary['claims']} claim{'' if summary['claims'] == 1 else 's'}: {', '.join(counts)} "
         f"(seed {document['seed']}, budget {document['budget']}, {seconds:.1f} core-seconds)"
     )

@@ -86,12 +86,16 @@ class _Paths:
             gate = core.transition
             return gate.decay.abs() if transition and isinstance(gate, Gate) else leaf.abs()
         if transition:
-            return leaf.abs() if leaf.ndim == 3 else torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
+            return (
+                leaf.abs() if leaf.ndim == 3 else torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
+            )
         couplings = {count - 3: core.write, count - 2: core.read}
         matrix = index == count or isinstance(couplings.get(index), DenseCoupling)
         return torch.linalg.vector_norm(leaf, dim=(-2, -1) if matrix else -1, keepdim=True)
 
-    def run(self, leaves: list[Tensor], epsilon: float, doubled: float = 1.0) -> tuple[Tensor, Tensor]:
+    def run(
+        self, leaves: list[Tensor], epsilon: float, doubled: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Outputs and memory of the inflated recurrence."""
         step, path = (doubled * x * epsilon for x in (self.roundings.step, self.roundings.path))
         *gates, write, read, tokens, memory = leaves
@@ -198,7 +202,9 @@ def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tens
     if system.feedthrough is not None:
         width = lowered.tokens.shape[-1]
         size = system.feedthrough.map(lambda x, _: x.abs()).dense(width)
-        direct = torch.einsum("...vw,...w->...v", size.to(lowered.tokens.abs().dtype), lowered.tokens.abs())
+        direct = torch.einsum(
+            "...vw,...w->...v", size.to(lowered.tokens.abs().dtype), lowered.tokens.abs()
+        )
         outputs = outputs + 4 * u * direct * width
     if system.offset is not None:
         outputs = outputs + 2 * u * system.offset.abs()
@@ -206,7 +212,11 @@ def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tens
 
 
 def _extract_bound(read: Coupling, memory: Tensor, lowered: Lowered) -> Tensor:
-    if memory.shape[-2] == 1 and read.weights.shape[-1] != 1 and not isinstance(lowered.core.transition, Gate | Identity):
+    if (
+        memory.shape[-2] == 1
+        and read.weights.shape[-1] != 1
+        and not isinstance(lowered.core.transition, Gate | Identity)
+    ):
         memory = memory.expand(*memory.shape[:-2], read.weights.shape[-1], memory.shape[-1])
     batch, heads = lowered.core.memory.shape[:2]
     return read.map(lambda x: x.expand(batch, x.shape[1], heads, *x.shape[3:])).extract(memory)

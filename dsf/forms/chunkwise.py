@@ -11,7 +11,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Structure
+from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
 from dsf.structure.base import matmul
 from dsf.system import System
 
@@ -80,9 +80,14 @@ class Chunkwise(Form):
     def operations(self, system: System, sizes: Sizes) -> float:
         keys, values, chunk = system.key_size, sizes.values, self.chunk
         rank = system.transition.rank if isinstance(system.transition, DPLR) else 0
-        per_step = chunk * (keys + values) * (1 + rank) ** 2 + 2 * keys * values + 8 * keys
+        gate = system.transition.gate if isinstance(system.transition, DPLR) else system.transition
+        folding = 0 if isinstance(gate, Identity | Scalar) else 16 * keys * chunk.bit_length()
+        per_step = (
+            chunk * (keys + values) * (1 + rank) ** 2 + 2 * keys * values + 8 * keys + folding
+        )
         chunks = -(-sizes.length // chunk)
-        return sizes.length * sizes.sequences * per_step + chunks * 20_000
+        complex_factor = 4 if system.is_complex else 1
+        return complex_factor * sizes.length * sizes.sequences * per_step + chunks * 20_000
 
 
 def _chunks(core: Core, chunk: int) -> tuple[Tensor, Tensor]:
@@ -145,7 +150,12 @@ def _fold_dplr(
 ) -> tuple[Folded, _LowRank]:
     """Fold with P as further writes and Q as further reads of the step before, and solve for w."""
     left, right = transition.left, transition.right
-    chunk, width, rank, outputs = reads.shape[-3], writes.shape[-1], transition.rank, reads.shape[-1]
+    chunk, width, rank, outputs = (
+        reads.shape[-3],
+        writes.shape[-1],
+        transition.rank,
+        reads.shape[-1],
+    )
     earlier = torch.cat([right[..., 1:, :, :], torch.zeros_like(right[..., :1, :, :])], -3)
     both = fold(transition.gate, _beside(reads, earlier), _beside(writes, left))
     gram = both.gram.unflatten(-1, (chunk, -1)).unflatten(-3, (chunk, -1))
@@ -187,7 +197,7 @@ def _between_chunks(
     local = matmul(folded.writes, values)
     if low_rank is not None:
         local = local + matmul(low_rank.writes, low_rank.of_values)
-        onto, back = low_rank.writes.unbind(2), low_rank.of_memory.unbind(2)
+        onto, back = _per_chunk(low_rank.writes), _per_chunk(low_rank.of_memory)
     increments = local.unbind(2)
     leaves = [leaf.unbind(2) for leaf in folded.total.leaves]
     starts = []
@@ -206,6 +216,11 @@ def _between_chunks(
     return outputs, memory
 
 
+def _per_chunk(x: Tensor) -> tuple[Tensor, ...]:
+    """The chunks (axis 2), each contiguous: a strided factor is copied by every product."""
+    return x.movedim(2, 0).contiguous().unbind(0)
+
+
 def _beside(first: Tensor, second: Tensor) -> Tensor:
     lead = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
     dtype = torch.promote_types(first.dtype, second.dtype)
@@ -216,5 +231,3 @@ def _later(x: Tensor, axis: int) -> Tensor:
     """Shift one step later along `axis`, zeros first."""
     moved = x.movedim(axis, 0)
     return torch.cat([torch.zeros_like(moved[:1]), moved[:-1]], 0).movedim(0, axis)
-
-

@@ -18,7 +18,7 @@ from dsf.system import System
 from .base import Form, Sizes
 from .containment import contained
 from .core import Core, differs_by_channel, merge_channels, split_channels
-from .lti import gate_vector, kernel, krylov, powers
+from .lti import decay_to, gate_vector, kernel, krylov, split_powers
 from .recurrent import inner_terms
 
 _BLOCK = 64
@@ -58,7 +58,9 @@ class Convolution(Form):
         depth = max(2, 2 * sizes.length).bit_length()
         gate = isinstance(system.transition, Identity | Gate)
         kernel_cost = system.key_size * (1 if gate else system.key_size)
-        per_step = 20 * depth * (sizes.values + 1) + 2 * system.key_size * sizes.values + kernel_cost
+        per_step = (
+            20 * depth * (sizes.values + 1) + 2 * system.key_size * sizes.values + kernel_cost
+        )
         return sizes.length * sizes.sequences * per_step + 500_000
 
 
@@ -106,32 +108,33 @@ def _filter(taps: Tensor, series: Tensor) -> Tensor:
 
 
 def _free_response(transition: Structure, reads: Tensor, memory: Tensor, length: int) -> Tensor:
-    """C Λ^{t+1} h₀ as (B, H, r, V, T)."""
-    keys = reads.shape[-1]
-    if isinstance(transition, Identity | Gate):
-        decay = gate_vector(transition, keys, reads)
-        rows = (decay[..., None] * powers(decay, length))[..., None, :, :] * reads[..., None]
-        return torch.einsum("bhrkt,bhkv->bhrvt", *_same_type(rows, memory))
-    matrix = transition.dense(keys)
-    back = krylov(matrix.transpose(-1, -2), matmul(reads, matrix).transpose(-1, -2), length)
-    return torch.einsum("bhtkr,bhkv->bhrvt", *_same_type(back, memory))
+    """C Λ^{t+1} h₀ as (B, H, r, V, T): the kernel of (Λ, h₀, C Λ)."""
+    moved = transition.transpose().apply(reads.transpose(-1, -2)).transpose(-1, -2)
+    return kernel(transition, moved, memory, length)
 
 
 def _final_memory(transition: Structure, writes: Tensor, series: Tensor, memory: Tensor) -> Tensor:
-    """Λ^T h₀ + Σ_j Λ^{T-1-j} B u_j, by blocks of steps where Λ is no gate."""
+    """Λ^T h₀ + Σ_j Λ^{T-1-j} B u_j, by blocks of steps."""
     keys, length = writes.shape[-2], series.shape[-1]
     if isinstance(transition, Identity | Gate):
         decay = gate_vector(transition, keys, writes)
-        ages = powers(decay, length + 1)
-        recent = ages[..., :length].flip(-1).expand(*memory.shape[:-1], length)
-        gathered = torch.einsum("bhkt,bhwvt->bhkwv", *_same_type(recent, series))
-        return ages[..., length:] * memory + (writes[..., None] * gathered).sum(-2)
+        fine, coarse = split_powers(decay, length)
+        block, blocks = fine.shape[-1], coarse.shape[-1]
+        aged = torch.nn.functional.pad(series.flip(-1), (0, block * blocks - length))
+        aged = aged.unflatten(-1, (blocks, block))
+        inner = torch.einsum(
+            "bhkn,bhwvqn->bhkwvq", *_same_type(fine.expand(*memory.shape[:-1], block), aged)
+        )
+        gathered = torch.einsum(
+            "bhkq,bhkwvq->bhkwv", *_same_type(coarse.expand(*memory.shape[:-1], blocks), inner)
+        )
+        return decay_to(decay, length)[..., None] * memory + (writes[..., None] * gathered).sum(-2)
     matrix = transition.dense(keys)
     for start in range(0, length, _BLOCK):
-        block = series[..., start : start + _BLOCK]
-        steps = block.shape[-1]
+        block_series = series[..., start : start + _BLOCK]
+        steps = block_series.shape[-1]
         vectors = krylov(matrix, writes, steps).flip(-3)
-        local = torch.einsum("bhtkw,bhwvt->bhkv", *_same_type(vectors, block))
+        local = torch.einsum("bhtkw,bhwvt->bhkv", *_same_type(vectors, block_series))
         memory = matmul(torch.linalg.matrix_power(matrix, steps), memory) + local
     return memory
 

@@ -57,7 +57,9 @@ class Lowered:
         if timing == "end":
             return _wide(read, self.core).extract(memory[:, None])
         if timing == "before" and outputs.shape[1]:
-            first = _wide(read, self.core).map(lambda x: x[:, :1]).extract(self.core.memory[:, None])
+            first = (
+                _wide(read, self.core).map(lambda x: x[:, :1]).extract(self.core.memory[:, None])
+            )
             return torch.cat([first.to(outputs.dtype), outputs[:, :-1]], 1)
         return outputs
 
@@ -134,7 +136,9 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
     return Lowered(_cast_direct(system, dtype), wide, given, core, stabilisers)
 
 
-def _stabilise(log_decay: Tensor, log_write: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _stabilise(
+    log_decay: Tensor, log_write: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """m, log Λ + m_{i-1} - m_i and e^{ĩ - m}: no exponent is positive, and -inf - (-inf) is avoided."""
     m = running_maximum(log_decay, log_write, start)
     reference = torch.where(m == -torch.inf, torch.zeros_like(m), m)
@@ -181,8 +185,12 @@ def _start(
     shape = (*sizes, keys) if system.is_vector else (*sizes, keys, values)
     return State(
         torch.zeros(shape, dtype=dtype, device=device),
-        None if system.normaliser is None else torch.zeros((*sizes, keys), dtype=dtype, device=device),
-        None if system.log_write is None else torch.full(sizes, -torch.inf, dtype=real, device=device),
+        None
+        if system.normaliser is None
+        else torch.zeros((*sizes, keys), dtype=dtype, device=device),
+        None
+        if system.log_write is None
+        else torch.full(sizes, -torch.inf, dtype=real, device=device),
     )
 
 
@@ -213,4 +221,8 @@ def _cast_direct(system: System, dtype: torch.dtype) -> System:
 
 def _output_dtype(outputs: Tensor, tokens: Tensor) -> torch.dtype:
     """The tokens' precision; complex where the outputs are."""
-    return tokens.dtype.to_complex() if outputs.is_complex() and not tokens.is_complex() else tokens.dtype
+    return (
+        tokens.dtype.to_complex()
+        if outputs.is_complex() and not tokens.is_complex()
+        else tokens.dtype
+    )

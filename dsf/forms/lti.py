@@ -46,11 +46,38 @@ def kernel(transition: Structure, reads: Tensor, writes: Tensor, length: int) ->
     if isinstance(transition, DPLR):
         return cauchy_kernel(transition, reads, writes, length)
     if isinstance(transition, Identity | Gate):
-        decay = gate_vector(transition, reads.shape[-1], reads)
-        pairs = reads[..., :, None, :] * writes.transpose(-1, -2)[..., None, :, :]
-        return matmul(pairs, powers(decay, length)[..., None, :, :])
+        return vandermonde_kernel(
+            gate_vector(transition, reads.shape[-1], reads), reads, writes, length
+        )
     vectors = krylov(transition.dense(reads.shape[-1]), writes, length)
     return matmul(reads[..., None, :, :], vectors).movedim(-3, -1)
+
+
+def vandermonde_kernel(decay: Tensor, reads: Tensor, writes: Tensor, length: int) -> Tensor:
+    """Σ_k c_k b_k a_k^t with t = n q + r, so that K (n + T/n) powers are formed instead of K T."""
+    fine, coarse = split_powers(decay, length)
+    pairs = reads[..., :, None, :] * writes.transpose(-1, -2)[..., None, :, :]
+    rows = pairs[..., None, :] * coarse.transpose(-1, -2)[..., None, None, :, :]
+    return matmul(rows, fine[..., None, None, :, :]).flatten(-2)[..., :length]
+
+
+def split_powers(decay: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """a^r for r < n and a^{n q} for q < T/n, as (…, K, n) and (…, K, T/n): a^{n q + r} is their product."""
+    block = 1 << ((max(length, 1) - 1).bit_length() + 1) // 2
+    whole = decay
+    for _ in range(block.bit_length() - 1):
+        whole = whole * whole
+    return powers(decay, block), powers(whole, -(-length // block))
+
+
+def decay_to(decay: Tensor, length: int) -> Tensor:
+    """a^T by squaring: exact zeros, no logarithm."""
+    result = torch.ones_like(decay)
+    while length:
+        if length & 1:
+            result = result * decay
+        decay, length = decay * decay, length >> 1
+    return result
 
 
 def cauchy_kernel(transition: DPLR, reads: Tensor, writes: Tensor, length: int) -> Tensor:
@@ -64,7 +91,9 @@ def cauchy_kernel(transition: DPLR, reads: Tensor, writes: Tensor, length: int) 
     keys = reads.shape[-1]
     if reads.numel() == 0:
         return reads.new_zeros((*reads.shape[:-1], writes.shape[-1], length))
-    wide = torch.promote_types(transition.left.dtype, torch.promote_types(reads.dtype, writes.dtype))
+    wide = torch.promote_types(
+        transition.left.dtype, torch.promote_types(reads.dtype, writes.dtype)
+    )
     shrink = 8.0 ** (-1.0 / length)
     dense = transition.dense(keys)
     closed = reads.to(wide) - matmul(reads, torch.linalg.matrix_power(dense, length)) / 8.0
@@ -87,5 +116,3 @@ def cauchy_kernel(transition: DPLR, reads: Tensor, writes: Tensor, length: int) 
     )
     scaled = torch.fft.ifft(spectrum.movedim(-3, -1), dim=-1) * shrink**-steps
     return scaled if wide.is_complex else scaled.real
-
-

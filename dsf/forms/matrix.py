@@ -56,7 +56,7 @@ class Matrix(Form):
     def operations(self, system: System, sizes: Sizes) -> float:
         step = system.transition.cost(system.key_size, sizes.length).multiply_adds
         per_pair = 2 * system.key_size + sizes.values
-        overhead = sizes.length * 60_000
+        overhead = 2 * sizes.length * 200_000
         return sizes.length * sizes.sequences * (step + sizes.length * per_pair) + overhead
 
 

@@ -33,7 +33,9 @@ def mixing_matrix(system: System, length: int | None = None) -> Tensor:
             [0.2500, 0.5000, 1.0000]])
     """
     if system.boundaries is not None:
-        raise InvalidInput("`mixing_matrix` takes one sequence at a time: use `dsf.packing.unpack` first")
+        raise InvalidInput(
+            "`mixing_matrix` takes one sequence at a time: use `dsf.packing.unpack` first"
+        )
     if system.length is None and length is None:
         raise InvalidInput("the system is time-invariant: give `length`")
     steps = system.length if length is None else length
@@ -79,7 +81,9 @@ def _of_dense(system: System, length: int) -> Tensor:
     if system.timing == "before":
         phi = torch.cat([torch.zeros_like(phi[:, :, :1]), phi[:, :, :-1]], 2)
     elif system.timing == "end":
-        raise InvalidInput("Φ of dense couplings is not given for timing 'end': read the final state")
+        raise InvalidInput(
+            "Φ of dense couplings is not given for timing 'end': read the final state"
+        )
     phi = phi.real if system.real_part else phi
     if system.feedthrough is None:
         return phi

@@ -48,7 +48,7 @@ class Recurrent(Form):
         return sizes.length * (per_step * sizes.sequences + _LOOP_OVERHEAD)
 
 
-_LOOP_OVERHEAD = 40_000  # multiply-adds that one pass of the Python loop costs
+_LOOP_OVERHEAD = 200_000  # multiply-adds that one pass of the Python loop costs
 
 
 def inner_terms(system: System) -> int:

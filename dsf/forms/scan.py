@@ -62,7 +62,7 @@ class Scan(Form):
         cost = system.transition.cost(system.key_size, sizes.values)
         product = cost.numbers * (system.key_size if isinstance(system.transition, Dense) else 1)
         states = system.key_size * sizes.values
-        per_step = 4 * (cost.multiply_adds + product + 2 * states)
+        per_step = 24 * (cost.multiply_adds + product + 2 * states)  # many passes over all states
         return sizes.length * sizes.sequences * per_step + (sizes.length / 256 + 1) * 200_000
 
 

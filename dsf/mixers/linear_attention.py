@@ -43,7 +43,10 @@ def linear_attention(
     if feature is not None:
         q, k = feature(q), feature(k)
     return System(
-        Identity(), OuterCoupling(k), OuterCoupling(q), normaliser=Normaliser() if normalise else None
+        Identity(),
+        OuterCoupling(k),
+        OuterCoupling(q),
+        normaliser=Normaliser() if normalise else None,
     )
 
 

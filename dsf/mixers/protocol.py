@@ -71,7 +71,8 @@ class Recurrence(Mixer):
 
     def matrix(self) -> Tensor | Refusal:
         if self.of.length is None:
-            return Refusal("matrix", "the system is time-invariant and has no length of its own.", "Use `dsf.mixing_matrix(system, length)`.")  # fmt: skip
+            reason = "the system is time-invariant and has no length of its own."
+            return Refusal("matrix", reason, "Use `dsf.mixing_matrix(system, length)`.")
         return mixing_matrix(self.of)
 
     def system(self) -> System:
@@ -90,7 +91,9 @@ class Recurrence(Mixer):
         return True
 
     def state_size(self, length: int) -> int:
-        extra = self.of.key_size * (self.of.normaliser is not None) + (self.of.log_write is not None)
+        extra = self.of.key_size * (self.of.normaliser is not None) + (
+            self.of.log_write is not None
+        )
         return self.of.key_size * (self.of.value_size or 1) + extra
 
     def multiply_adds(self, length: int, values: int) -> int:

@@ -70,7 +70,9 @@ def _same_width(second: Structure, first: Structure) -> bool:
     return len(widths) == 1
 
 
-def _lift(structure: Structure, kind: type[Structure], size: int | None, like: Structure) -> Structure:
+def _lift(
+    structure: Structure, kind: type[Structure], size: int | None, like: Structure
+) -> Structure:
     """`structure` as a member of `kind`; `like` is a member whose sizes and dtype are copied."""
     if isinstance(structure, kind):
         return structure
@@ -109,7 +111,6 @@ def _diagonal_blocks(matrix: torch.Tensor, width: int) -> torch.Tensor:
     groups = matrix.shape[-1] // width
     tiled = matrix.reshape(*matrix.shape[:-2], groups, width, groups, width)
     return torch.diagonal(tiled, dim1=-4, dim2=-2).movedim(-1, -3)
-
 
 
 def alike(structures: Sequence[Structure]) -> list[Structure]:
