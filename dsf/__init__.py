@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from dsf.certificate import Claim as Claim
     from dsf.certificate import Level as Level
     from dsf.certificate import Status as Status
+    from dsf.composition import adjoint as adjoint
+    from dsf.composition import concatenate as concatenate
     from dsf.coupling import ChannelCoupling as ChannelCoupling
     from dsf.coupling import DenseCoupling as DenseCoupling
     from dsf.coupling import OuterCoupling as OuterCoupling
@@ -61,8 +63,13 @@ if TYPE_CHECKING:
     from dsf.errors import Refusal as Refusal
     from dsf.errors import Refused as Refused
     from dsf.forms import explain as explain
+    from dsf.forms import mixing_matrix as mixing_matrix
     from dsf.forms import run as run
     from dsf.forms import select as select
+    from dsf.forms.bounds import error_bound as error_bound
+    from dsf.packing import mask_padding as mask_padding
+    from dsf.packing import pack as pack
+    from dsf.packing import unpack as unpack
     from dsf.state import State as State
     from dsf.structure import DPLR as DPLR
     from dsf.structure import Block as Block
@@ -94,6 +101,13 @@ _LAZY: dict[str, str] = {
     "run": "dsf.forms",
     "select": "dsf.forms",
     "explain": "dsf.forms",
+    "mixing_matrix": "dsf.forms",
+    "error_bound": "dsf.forms.bounds",
+    "adjoint": "dsf.composition",
+    "concatenate": "dsf.composition",
+    "pack": "dsf.packing",
+    "unpack": "dsf.packing",
+    "mask_padding": "dsf.packing",
     "InvalidInput": "dsf.errors",
     "Refusal": "dsf.errors",
     "Refused": "dsf.errors",

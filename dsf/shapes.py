@@ -9,19 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from typing import Annotated as Bool
     from typing import Annotated as Float
     from typing import Annotated as Inexact
-    from typing import Annotated as Real
 else:
     try:
-        from jaxtyping import Bool, Float, Inexact, Real
+        from jaxtyping import Float, Inexact
     except ImportError:
 
         class _Unchecked:
             def __class_getitem__(cls, _: Any) -> Any:
                 return Any
 
-        Bool = Float = Inexact = Real = _Unchecked
+        Float = Inexact = _Unchecked
 
-__all__ = ["Bool", "Float", "Inexact", "Real"]
+__all__ = ["Float", "Inexact"]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsf.shapes import Inexact
 from dsf.structure import Identity, Scalar, Structure, compose
 from dsf.structure.base import matmul
 
@@ -37,7 +38,11 @@ class Folded:
     total: Structure
 
 
-def fold(transition: Structure, reads: Tensor, writes: Tensor) -> Folded:
+def fold(
+    transition: Structure,
+    reads: Inexact[Tensor, "*lead C K r"],
+    writes: Inexact[Tensor, "*more C K w"],
+) -> Folded:
     """Fold reads (…, C, K, r) and writes (…, C, K, w) under transitions (…, C); C is a power of two."""
     if isinstance(transition, Identity):
         return _fold_identity(reads, writes)

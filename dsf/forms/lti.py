@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dsf.shapes import Inexact
 from dsf.structure import DPLR, Gate, Identity, Structure
 from dsf.structure.base import matmul
 
 
-def powers(decay: Tensor, length: int) -> Tensor:
+def powers(decay: Inexact[Tensor, "*lead K"], length: int) -> Inexact[Tensor, "*lead K T"]:
     """a^0 … a^{T-1} of gates (…, K) as (…, K, T), by doubling: no logarithm, exact zeros."""
     result = torch.ones_like(decay)[..., None]
     square = decay
@@ -28,7 +29,9 @@ def gate_vector(structure: Structure, key_size: int, like: Tensor) -> Tensor:
     return decay[..., None].expand(*decay.shape, key_size) if structure.own_axes == 0 else decay
 
 
-def krylov(matrix: Tensor, vectors: Tensor, length: int) -> Tensor:
+def krylov(
+    matrix: Inexact[Tensor, "*lead K K"], vectors: Inexact[Tensor, "*more K w"], length: int
+) -> Inexact[Tensor, "*most T K w"]:
     """Λ^0 x … Λ^{T-1} x for vectors (…, K, w) as (…, T, K, w), by doubling and squaring."""
     result, power = vectors[..., None, :, :], matrix
     while result.shape[-3] < length:
@@ -37,7 +40,12 @@ def krylov(matrix: Tensor, vectors: Tensor, length: int) -> Tensor:
     return result[..., :length, :, :]
 
 
-def kernel(transition: Structure, reads: Tensor, writes: Tensor, length: int) -> Tensor:
+def kernel(
+    transition: Structure,
+    reads: Inexact[Tensor, "*lead r K"],
+    writes: Inexact[Tensor, "*more K w"],
+    length: int,
+) -> Inexact[Tensor, "*most r w T"]:
     r"""K_t = C Λ^t B for t < T: reads C (…, r, K), writes B (…, K, w), result (…, r, w, T).
 
     Gates: a Vandermonde product. DPLR: the generating function on a circle, by Cauchy sums and the

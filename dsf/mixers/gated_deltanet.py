@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
+from dsf.shapes import Float
 from dsf.structure import DPLR, Scalar
 from dsf.system import System
 
 from .architecture import Architecture, Draw, Sample
 
 
-def gated_deltanet(q: Tensor, k: Tensor, g: Tensor, beta: Tensor) -> System:
+def gated_deltanet(
+    q: Float[Tensor, "#B #T #H K"],
+    k: Float[Tensor, "#B #T #H K"],
+    g: Float[Tensor, "#B #T #H"],
+    beta: Float[Tensor, "#B #T #H"],
+) -> System:
     r"""h_i = α_i (I - β_i k_i k_iᵀ) h_{i-1} + β_i k_i v_iᵀ,  y_i = h_iᵀ q_i,  α_i = e^{g_i}.
 
     System: Λ = α I + (-α β k) kᵀ, B = β k, C = q. `q`, `k` are (B, T, H, K), keys of unit length for

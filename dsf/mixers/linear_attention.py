@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
+from dsf.shapes import Float
 from dsf.structure import Identity
 from dsf.system import Normaliser, System
 
@@ -20,8 +21,8 @@ def elu_plus_one(x: Tensor) -> Tensor:
 
 
 def linear_attention(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "#B #T #H K"],
+    k: Float[Tensor, "#B #T #H K"],
     *,
     feature: Callable[[Tensor], Tensor] | None = elu_plus_one,
     normalise: bool = True,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput
+from dsf.shapes import Float
 from dsf.structure import Scalar
 from dsf.system import Normaliser, System
 
@@ -16,10 +17,10 @@ from .architecture import Architecture, Draw, Sample
 
 
 def mlstm(
-    q: Tensor,
-    k: Tensor,
-    input_gate: Tensor,
-    forget_gate: Tensor,
+    q: Float[Tensor, "#B #T #H K"],
+    k: Float[Tensor, "#B #T #H K"],
+    input_gate: Float[Tensor, "#B #T #H"],
+    forget_gate: Float[Tensor, "#B #T #H"],
     *,
     forget: Literal["sigmoid", "exp"] = "sigmoid",
 ) -> System:

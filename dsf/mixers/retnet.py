@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
+from dsf.shapes import Float
 from dsf.structure import Scalar
 from dsf.system import System
 
@@ -17,7 +18,12 @@ def head_decays(heads: int) -> Tensor:
     return 1 - 2.0 ** (-5 - torch.arange(heads, dtype=torch.float64))
 
 
-def retnet(q: Tensor, k: Tensor, *, decay: Tensor | None = None) -> System:
+def retnet(
+    q: Float[Tensor, "#B #T #H K"],
+    k: Float[Tensor, "#B #T #H K"],
+    *,
+    decay: Float[Tensor, "H"] | None = None,
+) -> System:
     r"""y_i = Σ_{j≤i} γ^{i-j} (q_iᵀ k_j) v_j.
 
     System: Λ = γ I, constant in time, B = k, C = q. `q`, `k` are (B, T, H, K), rotated and scaled

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput
+from dsf.shapes import Float, Inexact
 from dsf.structure import Diagonal, Scalar
 from dsf.system import System
 
@@ -16,12 +17,12 @@ from .architecture import Architecture, Draw, Sample
 
 
 def s4d(
-    step: Tensor,
-    A: Tensor,
-    b: Tensor,
-    c: Tensor,
+    step: Float[Tensor, "H"],
+    A: Inexact[Tensor, "H N"],
+    b: Inexact[Tensor, "H N"],
+    c: Inexact[Tensor, "H N"],
     *,
-    skip: Tensor | None = None,
+    skip: Float[Tensor, "H"] | None = None,
     discretisation: Literal["zoh", "bilinear"] = "zoh",
 ) -> System:
     r"""h_i = Λ̄ h_{i-1} + B̄ u_i,  y_i = 2 Re(C h_i) + D u_i, one complex system per channel.

@@ -5,13 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from dsf.coupling import ChannelCoupling, OuterCoupling
+from dsf.shapes import Float
 from dsf.structure import Diagonal, Elementwise
 from dsf.system import System
 
 from .architecture import Architecture, Draw, Sample
 
 
-def s6(delta: Tensor, A: Tensor, b: Tensor, c: Tensor, *, skip: Tensor | None = None) -> System:
+def s6(
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    b: Float[Tensor, "B T N"],
+    c: Float[Tensor, "B T N"],
+    *,
+    skip: Float[Tensor, "D"] | None = None,
+) -> System:
     r"""h^{d,n}_i = exp(Δ^d_i A^{d,n}) h^{d,n}_{i-1} + Δ^d_i b^n_i x^d_i,  y^d_i = Σ_n c^n_i h^{d,n}_i + D^d x^d_i.
 
     System: Λ elementwise over (N, D), B = Δ ⊗ b per channel (Euler's rule for B, as Mamba uses), C = c
