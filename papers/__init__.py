@@ -3,4 +3,7 @@
 if __name__ != "dsf.papers":
     raise ImportError(f"this package is dsf.papers: import it by that name, not as {__name__}")
 
-PAPERS: tuple[str, ...] = ("dsf.papers.sieber2024:PAPER",)
+PAPERS: tuple[str, ...] = (
+    # one line a paper
+    "dsf.papers.sieber2024:PAPER",
+)
