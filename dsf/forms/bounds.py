@@ -189,7 +189,8 @@ def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tens
     elif system.timing == "before" and outputs.shape[1]:
         start = lowered.core.memory.abs()[:, None] * u * 4 * system.key_size
         first = _extract_bound(read.map(lambda x: x[:, :1]), start, lowered)
-        outputs = torch.cat([first.expand_as(outputs[:, :1]), outputs[:, :-1]], 1)
+        later = outputs[:, :-1].expand(*outputs[:, :-1].shape[:-1], first.shape[-1])
+        outputs = torch.cat([first, later], 1)
     if system.normaliser is not None:
         exact, final = loop(lowered.core)
         exact = lowered.read_out(exact, final)

@@ -220,9 +220,7 @@ def _cast_direct(system: System, dtype: torch.dtype) -> System:
 
 
 def _output_dtype(outputs: Tensor, tokens: Tensor) -> torch.dtype:
-    """The tokens' precision; complex where the outputs are."""
-    return (
-        tokens.dtype.to_complex()
-        if outputs.is_complex() and not tokens.is_complex()
-        else tokens.dtype
-    )
+    """The tokens' precision; where the outputs are complex, that of at least complex64."""
+    if not outputs.is_complex() or tokens.is_complex():
+        return tokens.dtype
+    return accumulator(tokens.dtype).to_complex()

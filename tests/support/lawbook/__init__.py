@@ -1,0 +1,1 @@
+"""The tables and the laws that the tests of the core share."""
