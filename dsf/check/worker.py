@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any, cast
 
-from dsf.certificate import Budget, Claim
+from dsf.certificate import Budget, Claim, Level
 from dsf.certify import certify, claim_seed, outcome
 from dsf.codec import ArrayStore
 from dsf.registry import resolve
@@ -46,6 +47,12 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@cache
+def _load(level: Level) -> None:
+    """Import what claims of a level compute with, so that no claim's seconds hold an import."""
+    import_module("sympy" if level is Level.SYMBOLIC else "dsf.forms")
+
+
 def run_claim(
     reference: str, claim_id: str, run_seed: int, budget: str, folder: str | None
 ) -> dict[str, Any]:
@@ -54,6 +61,7 @@ def run_claim(
     Every argument is plain text or a number, so a worker needs nothing of the process that asks.
     """
     claim = claims_of(reference)[claim_id]
+    _load(claim.level)
     started = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the results
         certificate = certify(claim, claim_seed(run_seed, claim_id), Budget(budget))

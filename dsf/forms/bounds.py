@@ -15,7 +15,7 @@ from dsf.system import System
 
 from .base import Form
 from .core import Core, accumulator, differs_by_channel, split_channels
-from .lowering import Lowered, lower
+from .lowering import Lowered, largest_exponent, lower
 from .lti import kernel
 from .recurrent import loop
 from .selection import named, sizes_of
@@ -62,7 +62,8 @@ def error_bound(
     outputs, normaliser = _finish(lowered, outputs, memory, u), None
     if system.normaliser is not None:
         memory, normaliser = memory[..., :-1], memory[..., -1]
-    outputs = outputs + unit_roundoff(tokens.dtype) * _size_of_result(lowered, outputs)
+    rounded = unit_roundoff(tokens.dtype) * (_size_of_result(lowered, outputs) + smallest(tokens.dtype))
+    outputs = outputs + floor + 2 * rounded
     gradients = () if cotangents is None else _gradients(paths, cotangents, u, floor)
     memory = memory[..., 0] if system.is_vector else memory
     return Bounds(outputs, memory, normaliser, gradients)
@@ -86,9 +87,12 @@ class _Paths:
             gate = core.transition
             return gate.decay.abs() if transition and isinstance(gate, Gate) else leaf.abs()
         if transition:
-            return (
-                leaf.abs() if leaf.ndim == 3 else torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
-            )
+            exact = core.transition
+            if index == 0 and isinstance(exact, DPLR) and isinstance(exact.gate, Gate):
+                leaf = exact.gate.decay  # where the leaf may be its logarithm
+            if leaf.ndim == 3:
+                return leaf.abs()
+            return torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
         couplings = {count - 3: core.write, count - 2: core.read}
         matrix = index == count or isinstance(couplings.get(index), DenseCoupling)
         return torch.linalg.vector_norm(leaf, dim=(-2, -1) if matrix else -1, keepdim=True)
@@ -192,14 +196,7 @@ def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tens
         later = outputs[:, :-1].expand(*outputs[:, :-1].shape[:-1], first.shape[-1])
         outputs = torch.cat([first, later], 1)
     if system.normaliser is not None:
-        exact, final = loop(lowered.core)
-        exact = lowered.read_out(exact, final)
-        eta = lowered.denominator(exact[..., -1:]).abs()
-        moved = outputs[..., -1:] + _floor_error(lowered, eta, u)
-        room = (eta - moved).clamp_min(0)
-        quotient = (exact[..., :-1] / eta).abs()
-        spread = outputs if outputs.shape[-1] == 1 else outputs[..., :-1]
-        outputs = (spread + quotient * moved) / room + 2 * u * quotient
+        outputs = _quotient(lowered, outputs, u)
     if system.feedthrough is not None:
         width = lowered.tokens.shape[-1]
         size = system.feedthrough.map(lambda x, _: x.abs()).dense(width)
@@ -223,12 +220,30 @@ def _extract_bound(read: Coupling, memory: Tensor, lowered: Lowered) -> Tensor:
     return read.map(lambda x: x.expand(batch, x.shape[1], heads, *x.shape[3:])).extract(memory)
 
 
+def _quotient(lowered: Lowered, outputs: Tensor, u: float) -> Tensor:
+    """The bound of a numerator over η, in relative terms, since η may be near the largest number."""
+    exact = lowered.read_out(*loop(lowered.core))
+    numerator, eta = exact[..., :-1], lowered.denominator(exact[..., -1:]).abs()
+    relative = outputs[..., -1:] / eta + _floor_error(lowered, eta, u)
+    spread = outputs if outputs.shape[-1] == 1 else outputs[..., :-1]
+    quotient = (numerator / eta).abs()
+    bound = (spread / eta + quotient * relative) / (1 - relative).clamp_min(0) + 2 * u * quotient
+    if lowered.stabilisers is None:
+        return bound
+    return bound + numerator.abs() * torch.exp(torch.tensor(-largest_exponent(_type_of(u))))
+
+
+def _type_of(u: float) -> torch.dtype:
+    return torch.float64 if u == unit_roundoff(torch.float64) else torch.float32
+
+
 def _floor_error(lowered: Lowered, eta: Tensor, u: float) -> Tensor:
-    m = lowered.stabilisers
-    if m is None or lowered.system.normaliser is None or lowered.system.normaliser.floor is None:
+    """The relative error of floor · e^{-m}."""
+    m, normaliser = lowered.stabilisers, lowered.system.normaliser
+    if m is None or normaliser is None or normaliser.floor is None or not m.shape[1]:
         return torch.zeros_like(eta)
     size = torch.where(torch.isfinite(m), m, torch.zeros_like(m)).abs().amax(1, keepdim=True)
-    return eta * u * 4 * (1 + size.reshape(*size.shape, *(1,) * (eta.ndim - 3)))
+    return u * 4 * (1 + size.reshape(*size.shape, *(1,) * (eta.ndim - 3))).expand_as(eta)
 
 
 def _size_of_result(lowered: Lowered, bound: Tensor) -> Tensor:
@@ -258,6 +273,8 @@ def _gradients(
         gate = paths.core.transition
         if i == 0 and isinstance(gate, Gate) and gate.log is not None:
             bound = bound * paths.leaves[0] + u * 4 * plain * paths.leaves[0]
+        elif i == 0 and isinstance(gate, DPLR) and gate.gate.leaves:
+            bound = bound * paths.leaves[0].clamp_min(1)  # d/d log a = a d/da
         bounds.append(bound)
     return tuple(bounds)
 

@@ -7,6 +7,7 @@ update as a shifted read-out, the real part, D u and the offset.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,7 +87,7 @@ class Lowered:
             m = torch.cat([start, m[:, :-1]], 1)
         elif self.system.timing == "end":
             m = torch.cat([start, m], 1)[:, -1:]
-        limit = 0.95 * torch.log(torch.tensor(torch.finfo(dtype).max)).item()
+        limit = largest_exponent(dtype)
         return torch.exp(-m.clamp(-limit, limit))
 
     def _add_direct(self, outputs: Tensor) -> Tensor:
@@ -96,6 +97,11 @@ class Lowered:
             direct = system.feedthrough.apply(columns.to(outputs.dtype))
             outputs = outputs + (direct[..., 0] if self.tokens.ndim == 4 else direct.mT)
         return outputs if system.offset is None else outputs + system.offset
+
+
+def largest_exponent(dtype: torch.dtype) -> float:
+    """The largest |x| for which e^x and e^{-x} are well inside the range of a type."""
+    return 0.95 * math.log(torch.finfo(dtype).max)
 
 
 def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
