@@ -27,8 +27,9 @@ from dsf.system import System
 def concatenate(systems: Sequence[System]) -> System:
     """One system that runs the given ones in turn: the state of each starts the next.
 
-    All need a definite length and the same timing, normaliser and kind of coupling; transitions of
-    different kinds become members of their join.
+    All need the same timing, normaliser and kind of coupling; transitions of different kinds become
+    members of their join. A system whose leaves all have T = 1 counts as one step; give a
+    time-invariant one its length first, with `System.expand`.
 
     >>> from dsf.mixers import retnet
     >>> q = torch.ones(1, 3, 1, 2)
@@ -37,11 +38,8 @@ def concatenate(systems: Sequence[System]) -> System:
     """
     if not systems:
         raise InvalidInput("`concatenate` takes at least one system")
-    for system in systems:
-        if system.length is None or system.timing == "end":
-            raise InvalidInput(
-                "`concatenate` needs systems of definite length (see `System.expand`) that read in time"
-            )
+    if any(system.timing == "end" for system in systems):
+        raise InvalidInput("`concatenate` needs systems that read in time, not at the end")
     first = systems[0]
     for name in ("timing", "normaliser", "real_part"):
         values = [getattr(system, name) for system in systems]

@@ -143,7 +143,8 @@ def _lowered(system: System, state: State | None) -> Lowered:
 def normaliser_into_state(system: System, state: State | None = None) -> StateGauge:
     r"""The normaliser in the state: Λ̃_i = (η_{i-1}/η_i) Λ_i, B̃_i = B_i/η_i, C̃_i = C_i.
 
-    The initial memory keeps its scale (G_0 = 1). Raises `InvalidInput` where η vanishes or where
+    An initial memory h₀ becomes G_0 h₀ (`scale_state`), with G_0 = 1 unless the read-out comes before
+    the update. Raises `InvalidInput` where η vanishes or where
     several read-outs per step would each need a gauge of their own.
     """
     if isinstance(system.read, OuterCoupling) and system.read.several is not None:

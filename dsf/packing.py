@@ -52,6 +52,8 @@ def _keep_transition(transition: Structure, keep) -> Structure:  # noqa: ANN001
 def mask_padding(system: System, lengths: Tensor) -> System:
     """A padded batch made right: steps from `lengths` (B,) on are neutral.
 
+    A time-invariant system becomes one of the largest of these lengths.
+
     >>> from dsf.mixers import retnet
     >>> import dsf
     >>> q = torch.ones(2, 3, 1, 2)
@@ -59,23 +61,28 @@ def mask_padding(system: System, lengths: Tensor) -> System:
     >>> dsf.run(system, torch.ones(2, 3, 1, 1))[1].memory[:, 0, 0, 0]
     tensor([1.7500, 1.0000])
     """
-    length = system.length
-    if length is None:
+    if lengths.ndim != 1 or lengths.dtype.is_floating_point:
         raise InvalidInput(
-            "`mask_padding` needs a system of definite length; this one is time-invariant"
+            f"`lengths` must be integers (B,); got {lengths.dtype} {tuple(lengths.shape)}"
         )
+    length = int(lengths.max()) if system.length is None else system.length
+    if bool((lengths < 0).any()) or bool((lengths > length).any()):
+        raise InvalidInput(f"`lengths` must lie between 0 and T = {length}; got {lengths.tolist()}")
     steps = torch.arange(length, device=lengths.device)
-    return neutralise(system, steps[None] < lengths[:, None])
+    return neutralise(system.expand(length), steps[None] < lengths[:, None])
 
 
 def pack(systems: Sequence[System]) -> System:
-    """Systems of batch 1 one after another in time, with their boundaries; constant leaves are expanded."""
-    if not systems or any(s.lead[0] != 1 or s.length is None or s.boundaries for s in systems):
-        raise InvalidInput("`pack` takes at least one system, each of B = 1 and of definite length")
+    """Systems of batch 1 one after another in time, with their boundaries.
+
+    A system whose leaves all have T = 1 counts as one step; give a time-invariant one its length
+    first, with `System.expand`.
+    """
+    if not systems or any(s.lead[0] != 1 or s.boundaries for s in systems):
+        raise InvalidInput("`pack` takes at least one system, each of B = 1 and not packed itself")
     marks = [0]
     for system in systems:
-        assert system.length is not None
-        marks.append(marks[-1] + system.length)
+        marks.append(marks[-1] + system.lead[1])
     return replace(concatenate(systems), boundaries=tuple(marks))
 
 

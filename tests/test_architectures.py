@@ -86,7 +86,10 @@ def mlstm(q, k, input_gate, forget_gate, v):
     y = np.empty_like(v)
     for t in range(q.shape[1]):
         key = k[:, t] / np.sqrt(k.shape[-1])
-        C = f[:, t, :, None, None] * C + i_gate[:, t, :, None, None] * key[..., None] * v[:, t, :, None]
+        C = (
+            f[:, t, :, None, None] * C
+            + i_gate[:, t, :, None, None] * key[..., None] * v[:, t, :, None]
+        )
         n = f[:, t, :, None] * n + i_gate[:, t, :, None] * key
         scale = np.maximum(np.abs((n * q[:, t]).sum(-1)), 1)[..., None]
         y[:, t] = np.einsum("bhkv,bhk->bhv", C, q[:, t]) / scale
@@ -147,13 +150,17 @@ def test_softmax_attention_and_its_cache() -> None:
     refusal = mixer.system()
     assert not refusal and "infinite" in refusal.reason and refusal.remedy
     rows = mixer.matrix().sum(-1)
-    require_within(rows, torch.ones_like(rows), torch.tensor(1e2 * torch.finfo(rows.dtype).eps), "rows")
+    require_within(
+        rows, torch.ones_like(rows), torch.tensor(1e2 * torch.finfo(rows.dtype).eps), "rows"
+    )
 
 
 # -- what every architecture inherits -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    "dtype", (torch.float64, torch.float32, torch.bfloat16), ids=lambda d: str(d)[6:]
+)
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: repr(f).lower())
 @pytest.mark.parametrize("architecture", ALL, ids=lambda a: a.name)
 def test_forms_agree(architecture: Architecture, form, dtype: torch.dtype) -> None:
@@ -202,7 +209,9 @@ def small(architecture: Architecture) -> tuple[Sample, list[str]]:
     return sample, list(sample.quantities)
 
 
-@pytest.mark.parametrize("form", [*forms(), Chunkwise(2), Scan(segment=2)], ids=lambda f: repr(f).lower())
+@pytest.mark.parametrize(
+    "form", [*forms(), Chunkwise(2), Scan(segment=2)], ids=lambda f: repr(f).lower()
+)
 @pytest.mark.parametrize("architecture", ALL, ids=lambda a: a.name)
 def test_gradients_by_differences(architecture: Architecture, form, monkeypatch) -> None:
     """gradcheck through quantities, tokens and start state; segments are made short on purpose."""
@@ -220,7 +229,10 @@ def test_gradients_by_differences(architecture: Architecture, form, monkeypatch)
         outputs, final = run(architecture.build(**quantities), tokens, state, form=form)
         return outputs, final.true_memory()
 
-    inputs = [x.detach().clone().requires_grad_() for x in (sample.tokens, *sample.quantities.values(), *parts)]
+    inputs = [
+        x.detach().clone().requires_grad_()
+        for x in (sample.tokens, *sample.quantities.values(), *parts)
+    ]
     assert torch.autograd.gradcheck(function, inputs)
 
 
@@ -232,7 +244,9 @@ def test_second_derivatives_of_the_recurrent_form(architecture: Architecture) ->
         system = architecture.build(**dict(zip(names, rest, strict=True)))
         return run(system, tokens, form="recurrent")[0]
 
-    inputs = [x.detach().clone().requires_grad_() for x in (sample.tokens, *sample.quantities.values())]
+    inputs = [
+        x.detach().clone().requires_grad_() for x in (sample.tokens, *sample.quantities.values())
+    ]
     assert torch.autograd.gradgradcheck(function, inputs)
 
 

@@ -99,7 +99,9 @@ def test_exact_ranks() -> None:
     outer = rationals(np.outer([1, 2, 3], [4, 5, 6]).tolist())
     assert rank(outer) == 1
     assert rank([]) == 0
-    decay = [[Fraction(1, 2) ** (i - j) if j <= i else Fraction(0) for j in range(5)] for i in range(5)]
+    decay = [
+        [Fraction(1, 2) ** (i - j) if j <= i else Fraction(0) for j in range(5)] for i in range(5)
+    ]
     assert hankel_ranks(decay) == [1, 1, 1, 1]
 
 

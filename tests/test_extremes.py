@@ -43,7 +43,9 @@ def test_log_decays_at_their_limits(form, kind, delay, dtype) -> None:
     write, read = (OuterCoupling(normal(generator, *lead, K)) for _ in range(2))
     if kind is DPLR:
         key = torch.nn.functional.normalize(normal(generator, *lead, K), dim=-1)
-        transition = DPLR(Diagonal.from_log(log), -(torch.exp(log) * key)[..., None], key[..., None])
+        transition = DPLR(
+            Diagonal.from_log(log), -(torch.exp(log) * key)[..., None], key[..., None]
+        )
     else:
         transition = kind.from_log(log)
     system, tokens = System(transition, write, read), normal(generator, *lead, 5)
@@ -55,7 +57,9 @@ def test_log_decays_at_their_limits(form, kind, delay, dtype) -> None:
     if delay == -torch.inf and kind is not DPLR:
         alone = write.inject(tokens)[:, -1]
         exact = run(system, tokens, state, form=form)[1].memory
-        require_within(exact, alone, laws.error_bound(system, tokens, state, form=form).memory, "reset")
+        require_within(
+            exact, alone, laws.error_bound(system, tokens, state, form=form).memory, "reset"
+        )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: repr(f).lower())
@@ -133,7 +137,9 @@ CONTAINED = [f for f in FORMS if f.name != "convolution"]
 
 @pytest.mark.parametrize("form", CONTAINED, ids=lambda f: repr(f).lower())
 @pytest.mark.parametrize("where", ["tokens", "write", "read", "transition"])
-@pytest.mark.parametrize("transition", ["identity", "scalar", "log diagonal", "block", "two factors"])
+@pytest.mark.parametrize(
+    "transition", ["identity", "scalar", "log diagonal", "block", "two factors"]
+)
 def test_a_bad_number_never_reaches_an_earlier_output(form, where, transition, monkeypatch) -> None:
     monkeypatch.setattr("dsf.forms.chunkwise._WORKING_SET", 1)  # several segments
     system, tokens, _ = Row(transition, "outer").draw(70, seed=7)
@@ -150,7 +156,9 @@ def test_a_bad_token_in_a_convolution() -> None:
     spoiled[0, 20, 0] = torch.nan
     dirty, state = run(system, spoiled, form="convolution")
     bound = 2 * laws.error_bound(system, tokens, form="convolution").outputs
-    require_within(dirty[0, :20], clean[0, :20], bound[0, :20].expand_as(clean[0, :20].real), "past")
+    require_within(
+        dirty[0, :20], clean[0, :20], bound[0, :20].expand_as(clean[0, :20].real), "past"
+    )
     require_within(dirty[1], clean[1], bound[1].expand_as(clean[1].real), "other sequence")
     assert bool(torch.isnan(dirty[0, 20:, 0]).all()) and bool(torch.isnan(state.memory[0, 0]).all())
 
@@ -205,7 +213,9 @@ def test_backward_keeps_one_state_per_segment(form, monkeypatch) -> None:
         system, tokens, state = Row("diagonal", "outer").draw(length)
         ours = laws.as_leaves(system, tokens, state)
         kept: list[torch.Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, kept=kept: kept.append(x) or x, lambda x: x
+        ):
             run(ours.system, ours.tokens, ours.state, form=form)
         saved[length] = sum({x.data_ptr(): x.numel() for x in kept}.values())
     assert saved[1024] - saved[512] <= 2.1 * (saved[512] - saved[256])

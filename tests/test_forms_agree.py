@@ -98,7 +98,12 @@ EXTRAS = [
 @pytest.mark.parametrize("transition", ["diagonal", "householder", "block"])
 @pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
 def test_timing_feedthrough_and_offset(form, options, transition, constant) -> None:
-    for length, dtype in ((0, torch.float64), (1, torch.float32), (21, torch.float64), (34, torch.float32)):
+    for length, dtype in (
+        (0, torch.float64),
+        (1, torch.float32),
+        (21, torch.float64),
+        (34, torch.float32),
+    ):
         system, tokens, state = Row(transition, "outer", constant, options).draw(length, seed=3)
         if form.admits(system):
             laws.forms_agree(form, system, tokens, state, dtype)

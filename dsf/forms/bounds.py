@@ -62,7 +62,9 @@ def error_bound(
     outputs, normaliser = _finish(lowered, outputs, memory, u), None
     if system.normaliser is not None:
         memory, normaliser = memory[..., :-1], memory[..., -1]
-    rounded = unit_roundoff(tokens.dtype) * (_size_of_result(lowered, outputs) + smallest(tokens.dtype))
+    rounded = unit_roundoff(tokens.dtype) * (
+        _size_of_result(lowered, outputs) + smallest(tokens.dtype)
+    )
     outputs = outputs + floor + 2 * rounded
     gradients = () if cotangents is None else _gradients(paths, cotangents, u, floor)
     memory = memory[..., 0] if system.is_vector else memory

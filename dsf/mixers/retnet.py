@@ -22,7 +22,7 @@ def retnet(
     q: Float[Tensor, "#B #T #H K"],
     k: Float[Tensor, "#B #T #H K"],
     *,
-    decay: Float[Tensor, "H"] | None = None,
+    decay: Float[Tensor, " H"] | None = None,
 ) -> System:
     r"""y_i = Σ_{j≤i} γ^{i-j} (q_iᵀ k_j) v_j.
 

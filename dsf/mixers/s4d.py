@@ -17,12 +17,12 @@ from .architecture import Architecture, Draw, Sample
 
 
 def s4d(
-    step: Float[Tensor, "H"],
+    step: Float[Tensor, " H"],
     A: Inexact[Tensor, "H N"],
     b: Inexact[Tensor, "H N"],
     c: Inexact[Tensor, "H N"],
     *,
-    skip: Float[Tensor, "H"] | None = None,
+    skip: Float[Tensor, " H"] | None = None,
     discretisation: Literal["zoh", "bilinear"] = "zoh",
 ) -> System:
     r"""h_i = Λ̄ h_{i-1} + B̄ u_i,  y_i = 2 Re(C h_i) + D u_i, one complex system per channel.

@@ -18,7 +18,7 @@ def s6(
     b: Float[Tensor, "B T N"],
     c: Float[Tensor, "B T N"],
     *,
-    skip: Float[Tensor, "D"] | None = None,
+    skip: Float[Tensor, " D"] | None = None,
 ) -> System:
     r"""h^{d,n}_i = exp(Δ^d_i A^{d,n}) h^{d,n}_{i-1} + Δ^d_i b^n_i x^d_i,  y^d_i = Σ_n c^n_i h^{d,n}_i + D^d x^d_i.
 

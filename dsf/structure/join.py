@@ -83,13 +83,15 @@ def _lift(
         assert isinstance(structure, Identity | Scalar | Diagonal) and isinstance(like, DPLR)
         empty = like.left.new_zeros((*like.left.shape[:-1], 0))
         return DPLR(structure, empty, empty)
-    dtype = like.leaves[0].dtype if like.leaves else None
-    dense = structure.dense(size)
-    matrix = dense if dtype is None else dense.to(torch.promote_types(dense.dtype, dtype))
+    matrix = structure.dense(size)
+    if isinstance(structure, Identity):
+        matrix = matrix.expand(*(1,) * len(like.lead), size, size)
+    example = like.leaves[0]
+    matrix = matrix.to(example.device, torch.promote_types(matrix.dtype, example.dtype))
     if kind is Dense:
-        return Dense(matrix.to(like.leaves[0].device) if like.leaves else matrix)
+        return Dense(matrix)
     assert isinstance(like, Block)
-    return Block(_diagonal_blocks(matrix.to(like.blocks.device), like.width))
+    return Block(_diagonal_blocks(matrix, like.width))
 
 
 def _lift_gate(structure: Structure, kind: type[Gate], like: Structure) -> Gate:

@@ -97,10 +97,15 @@ def gradients_agree(
         return wide(cast(drawn + 0j if like.is_complex() else drawn, dtype))
 
     seeds = cotangent(expected), cotangent(final.memory)
-    reference = torch.autograd.grad((expected, final.memory), exact.tensors, seeds, allow_unused=True)
+    reference = torch.autograd.grad(
+        (expected, final.memory), exact.tensors, seeds, allow_unused=True
+    )
     ours = as_leaves(system, tokens, state)
     outputs, memory = run(ours.system, ours.tokens, ours.state, form=form)
-    entering = cast(seeds[0], outputs.dtype.to_real()), cast(seeds[1], memory.memory.dtype.to_real())
+    entering = (
+        cast(seeds[0], outputs.dtype.to_real()),
+        cast(seeds[1], memory.memory.dtype.to_real()),
+    )
     found = torch.autograd.grad((outputs, memory.memory), ours.tensors, entering, allow_unused=True)
     padded = seeds[0], seeds[1][..., None] if system.is_vector else seeds[1]
     bounds = error_bound(system, tokens, state, form=form, cotangents=padded).gradients
@@ -189,7 +194,11 @@ def packed_is_apart(form: Form | str, systems: list[System], tokens: list[Tensor
         bound = error_bound(system, own, form=form)
         stop = start + own.shape[1]
         share = require_within(together[:, start:stop], alone, 2 * bound.outputs, f"{form} packed")
-        scale = 1.0 if final.stabiliser is None else torch.exp(final.stabiliser)[..., None, None].nan_to_num(1.0)
+        scale = (
+            1.0
+            if final.stabiliser is None
+            else torch.exp(final.stabiliser)[..., None, None].nan_to_num(1.0)
+        )
         share = max(
             share,
             require_within(

@@ -1,0 +1,189 @@
+"""One planted bug per law: each law must notice it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from lawbook import laws
+from lawbook.rows import Row
+
+import dsf.forms.chunkwise as chunkwise
+import dsf.forms.fold as fold
+import dsf.forms.lowering as lowering
+import dsf.forms.segments as segments
+from dsf import packing
+from dsf.forms import run
+from dsf.forms.chunkwise import Chunkwise
+from dsf.forms.convolution import Convolution
+from dsf.forms.core import Core
+from dsf.forms.recurrent import Recurrent
+from dsf.forms.scan import Scan
+from dsf.mixers import linear_attention, mlstm
+
+
+@dataclass(frozen=True)
+class Changed(Recurrent):
+    """The loop on a problem that something has been done to."""
+
+    change: Callable[[Core], Core] = lambda core: core
+
+    def evaluate(self, core: Core):
+        return super().evaluate(self.change(core))
+
+
+def agree(form, row: Row, length: int = 40) -> None:
+    system, tokens, state = row.draw(length)
+    laws.forms_agree(form, system, tokens, state, torch.float32)
+
+
+def caught(law: Callable[[], object]) -> None:
+    with pytest.raises(AssertionError):
+        law()
+
+
+def test_the_laws_hold_where_nothing_is_planted() -> None:
+    agree(Changed(), Row("diagonal", "outer"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: replace(c, memory=torch.zeros_like(c.memory)),
+        lambda c: replace(c, transition=c.transition.map(lambda x, _: x.roll(1, 1))),
+        lambda c: replace(c, transition=c.transition.conj()),
+        lambda c: replace(c, tokens=c.tokens.to(torch.bfloat16).to(c.tokens.dtype)),
+        lambda c: replace(c, write=c.write.map(lambda x: x * (1 + 3e-4))),
+        lambda c: replace(c, read=c.read.map(lambda x: x.flip(2))),
+    ],
+    ids=["no start", "gate late", "conjugate", "bf16 inputs", "3e-4 too much", "heads mixed"],
+)
+def test_outputs_law_notices(change) -> None:
+    caught(lambda: agree(Changed(change=change), Row("complex diagonal", "outer")))
+
+
+def test_state_law_notices_padding_that_decays(monkeypatch) -> None:
+    """Chunks padded with zero gates instead of the identity give right outputs and a wrong state."""
+
+    def decaying(self, structure):
+        return structure.map(lambda leaf, _: self(leaf))
+
+    monkeypatch.setattr(chunkwise._Layout, "structure", decaying)
+    caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
+
+
+@pytest.mark.parametrize("transition", ["diagonal", "block", "two factors", "scalar"])
+def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(transition, monkeypatch) -> None:
+    monkeypatch.setattr(
+        fold,
+        "_halves",
+        lambda s, which: s.map(lambda leaf, a: leaf[(..., slice(0, None, 2), *(slice(None),) * a)]),
+    )
+    caught(lambda: agree(Chunkwise(16), Row(transition, "outer")))
+
+
+def test_wy_law_notices_reads_of_the_wrong_step(monkeypatch) -> None:
+    monkeypatch.setattr(chunkwise, "_later", lambda x, axis: x)
+    caught(lambda: agree(Chunkwise(16), Row("householder", "outer")))
+
+
+def test_scan_law_notices_a_segment_that_forgets(monkeypatch) -> None:
+    walk = segments._walk
+
+    def forgetful(step, core, segment):
+        outputs, memories = walk(step, core, segment)
+        lost, _ = step(
+            core.window(segment, min(2 * segment, core.length), torch.zeros_like(core.memory))
+        )
+        outputs[1] = lost
+        return outputs, memories
+
+    monkeypatch.setattr(segments, "_walk", forgetful)
+    caught(lambda: agree(Scan(segment=8), Row("diagonal", "outer")))
+
+
+def test_convolution_law_notices_circular_wrapping() -> None:
+    @dataclass(frozen=True)
+    class Circular(Convolution):
+        def evaluate(self, core: Core):
+            outputs, memory = super().evaluate(core)
+            return outputs + outputs.roll(1, 1) * 1e-3, memory
+
+    caught(lambda: agree(Circular(), Row("diagonal", "outer", constant=True)))
+
+
+def test_gradient_law_notices_a_cotangent_lost_between_segments(monkeypatch) -> None:
+    honest = segments._backward_piece
+
+    def lossy(step, shape, tensors, memory, wanted, window, cotangents):
+        return honest(
+            step,
+            shape,
+            tensors,
+            memory,
+            wanted,
+            window,
+            (cotangents[0], torch.zeros_like(cotangents[1])),
+        )
+
+    monkeypatch.setattr(segments, "_backward_piece", lossy)
+    system, tokens, state = Row("diagonal", "outer").draw(40)
+    caught(lambda: laws.gradients_agree(Scan(segment=8), system, tokens, state, torch.float32))
+
+
+def test_split_law_notices_a_normaliser_that_is_not_carried(monkeypatch) -> None:
+    q, k, v = torch.randn(
+        3, 1, 12, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    finish = lowering.Lowered.finish
+
+    def dropping(self, outputs, memory):
+        y, state = finish(self, outputs, memory)
+        return y, replace(state, normaliser=torch.zeros_like(state.normaliser))
+
+    laws.split_is_whole("chunkwise", linear_attention(q, k), v, None, [5])
+    monkeypatch.setattr(lowering.Lowered, "finish", dropping)
+    caught(lambda: laws.split_is_whole("chunkwise", linear_attention(q, k), v, None, [5]))
+
+
+def test_split_law_notices_a_stabiliser_that_is_not_carried(monkeypatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = torch.randn(3, 1, 12, 2, 4, generator=generator, dtype=torch.float64)
+    gates = 3 * torch.randn(2, 1, 12, 2, generator=generator, dtype=torch.float64)
+    finish = lowering.Lowered.finish
+
+    def dropping(self, outputs, memory):
+        y, state = finish(self, outputs, memory)
+        return y, replace(state, stabiliser=torch.zeros_like(state.stabiliser))
+
+    laws.split_is_whole("chunkwise", mlstm(q, k, *gates), v, None, [5])
+    monkeypatch.setattr(lowering.Lowered, "finish", dropping)
+    caught(lambda: laws.split_is_whole("chunkwise", mlstm(q, k, *gates), v, None, [5]))
+
+
+def test_past_law_notices_a_chunk_without_containment(monkeypatch) -> None:
+    system, tokens, _ = Row("diagonal", "outer").draw(40)
+    laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan)
+    monkeypatch.setattr(chunkwise, "contained", lambda step: step)
+    caught(lambda: laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan))
+
+
+def test_packing_law_notices_padding_that_writes(monkeypatch) -> None:
+    drawn = [Row("diagonal", "outer").draw(n, seed=n) for n in (4, 6, 7)]
+    systems, tokens = [s.map(lambda x: x[:1]) for s, _, _ in drawn], [t[:1] for _, t, _ in drawn]
+    laws.packed_is_apart("chunkwise", systems, tokens)
+    monkeypatch.setattr(packing, "neutralise", lambda system, valid: system)
+    caught(lambda: laws.packed_is_apart("chunkwise", systems, tokens))
+
+
+def test_precision_law_notices_a_float16_accumulator() -> None:
+    @dataclass(frozen=True)
+    class Coarse(Recurrent):
+        def evaluate(self, core: Core):
+            outputs, memory = super().evaluate(core)
+            return outputs, memory.to(torch.bfloat16).to(memory.dtype)
+
+    caught(lambda: agree(Coarse(), Row("diagonal", "outer")))
+    assert run(*Row("diagonal", "outer").draw(3)[:2])[0].shape[1] == 3
