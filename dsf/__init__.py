@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from dsf.coupling import ChannelCoupling as ChannelCoupling
     from dsf.coupling import DenseCoupling as DenseCoupling
     from dsf.coupling import OuterCoupling as OuterCoupling
+    from dsf.diagnosis import diagnose as diagnose
     from dsf.errors import InvalidInput as InvalidInput
     from dsf.errors import Refusal as Refusal
     from dsf.errors import Refused as Refused
@@ -103,6 +104,7 @@ _LAZY: dict[str, str] = {
     "explain": "dsf.forms",
     "mixing_matrix": "dsf.forms",
     "error_bound": "dsf.forms.bounds",
+    "diagnose": "dsf.diagnosis",
     "adjoint": "dsf.composition",
     "concatenate": "dsf.composition",
     "pack": "dsf.packing",

@@ -12,6 +12,7 @@ from lawbook import laws
 from lawbook.rows import cast
 from torch import Tensor
 
+from dsf.coupling import OuterCoupling
 from dsf.forms import forms, run
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.scan import Scan
@@ -21,6 +22,8 @@ from dsf.mixers.softmax_attention import Cache
 from dsf.numerics import require_within
 from dsf.registry import resolve
 from dsf.state import State
+from dsf.structure import Identity
+from dsf.system import Normaliser, System
 
 ALL: list[Architecture] = [resolve(reference) for reference in ARCHITECTURES]
 FORMS = [*forms(), Chunkwise(16), Scan(segment=9)]
@@ -263,3 +266,24 @@ def test_sequences_do_not_see_each_other(architecture: Architecture) -> None:
         other[1] = -other[1]
         moved, _ = run(system, other, form=form)
         assert torch.equal(moved[0], outputs[0]), form.name
+
+
+def test_aaren_is_a_row_of_softmax() -> None:
+    """A fixed query: scores s_j of any size, normaliser without floor, stabilised by the maximum."""
+    generator = torch.Generator().manual_seed(7)
+    scores = 300 * torch.randn(2, 30, 3, generator=generator, dtype=torch.float64)
+    v = torch.randn(2, 30, 3, 5, generator=generator, dtype=torch.float64)
+    one = OuterCoupling(torch.ones(1, 1, 1, 1, dtype=torch.float64))
+    system = System(Identity(), one, one, normaliser=Normaliser(), log_write=scores)
+    rows = scores.movedim(1, 2)[:, :, None, :].expand(2, 3, 30, 30)
+    ahead = torch.ones(30, 30).triu(1).bool()
+    expected = torch.einsum(
+        "bhij,bjhv->bihv", torch.softmax(rows.masked_fill(ahead, -torch.inf), -1), v
+    )
+    for form in ("recurrent", "scan", "chunkwise", "matrix"):
+        outputs, state = run(system, v, form=form)
+        bound = 2 * laws.error_bound(system, v, form=form).outputs
+        require_within(outputs, expected, bound, form)
+        laws.split_is_whole(form, system, v, None, [11, 12])
+        assert state.stabiliser is not None
+        assert torch.equal(state.stabiliser, scores.amax(1))

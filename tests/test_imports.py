@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("theory", "sim", "kernels", "papers")
@@ -136,6 +141,54 @@ def test_a_wrong_direction_is_found(source: str, module: str, package: bool) -> 
 )
 def test_a_right_direction_is_not(source: str, module: str) -> None:
     assert faults(source, module) == []
+
+
+# What the package imports is installed with it: a fresh environment has nothing else.
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# `dsf.shapes` falls back where jaxtyping is missing: it is for tests alone.
+OPTIONAL = {("dsf.shapes", "jaxtyping")}
+
+
+@cache
+def declared(*extras: str) -> set[str]:
+    """The distributions that the package asks for, and those that these in turn cannot do without."""
+    texts = list(PROJECT["dependencies"])
+    direct = {Requirement(text).name for text in texts}
+    for name in direct:
+        wanted = map(Requirement, requires(name) or [])
+        texts += [str(one) for one in wanted if one.marker is None or one.marker.evaluate()]
+    texts += [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
+    return {canonicalize_name(Requirement(text).name) for text in texts}
+
+
+brought_by = cache(packages_distributions)
+
+
+def undeclared(names: set[str], module: str) -> set[str]:
+    """The top-level modules among `names` that no declared distribution brings."""
+    known = declared("solvers", "kernels", "exact", "hf")
+    tops = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"dsf"}
+    return {
+        top
+        for top in tops
+        if (module, top) not in OPTIONAL
+        and known.isdisjoint(map(canonicalize_name, brought_by().get(top, [top])))
+    }
+
+
+@pytest.mark.parametrize(
+    "path", sources("dsf", *ROOMS), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_what_is_imported_is_declared(path: Path) -> None:
+    module = module_of(path)
+    named = imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+    assert undeclared(named, module) == set()
+
+
+def test_what_is_not_declared_is_found() -> None:
+    named = imports("import hypothesis, mpmath, jaxtyping\nfrom numpy import array", "dsf.a", False)
+    assert undeclared(named, "dsf.a") == {"hypothesis", "jaxtyping"}
 
 
 @pytest.mark.parametrize(
