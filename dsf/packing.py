@@ -7,12 +7,13 @@ monoid of steps, so it changes no state and no later output.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from dsf.composition import concatenate
 from dsf.errors import InvalidInput
 from dsf.forms.base import Form
 from dsf.forms.core import over_time
@@ -44,7 +45,9 @@ def neutralise(system: System, valid: Tensor) -> System:
     )
 
 
-def _keep_transition(transition: Structure, keep) -> Structure:  # noqa: ANN001
+def _keep_transition(
+    transition: Structure, keep: Callable[[Tensor, Tensor | float], Tensor]
+) -> Structure:
     neutral = iter(transition.neutral())
     return transition.map(lambda leaf, _: keep(leaf, next(neutral)))
 
@@ -84,15 +87,6 @@ def pack(systems: Sequence[System]) -> System:
     for system in systems:
         marks.append(marks[-1] + system.lead[1])
     return replace(concatenate(systems), boundaries=tuple(marks))
-
-
-def concatenate(systems: Sequence[System]) -> System:
-    """One system that runs the given ones in turn, in time: the state of each starts the next."""
-    from dsf.composition import (
-        concatenate as joined,
-    )  # composition knows about the parts of a system
-
-    return joined(systems)
 
 
 def unpack(system: System) -> list[System]:

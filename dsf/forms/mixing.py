@@ -63,13 +63,10 @@ def _of_outer(system: System, length: int) -> Tensor:
     tokens = tokens[None].expand(batch, length, system.lead[2], *tokens.shape[2:])
     lowered = lower(system, tokens, None)
     phi, _ = lowered.finish(*Matrix().evaluate(lowered.core))
-    if phi.ndim == 5:
-        phi = phi.unflatten(-1, (length, writes)).movedim(1, 2)
-        return phi if values is None else phi.unflatten(1, (heads, values))
     phi = phi.movedim(1, 2)
-    if writes > 1 or system.writes is not None:
-        return phi.unflatten(-1, (length, writes))
-    return phi if values is None else phi.unflatten(1, (-1, values))
+    if phi.ndim == 5 or system.writes is not None:
+        phi = phi.unflatten(-1, (length, writes))
+    return phi if values is None else phi.unflatten(1, (heads, values))
 
 
 def _of_dense(system: System, length: int) -> Tensor:

@@ -51,3 +51,10 @@ class Architecture:
     citation: str
     build: Callable[..., System]
     sample: Callable[[Draw], Sample]
+
+
+def queries_and_keys(draw: Draw) -> Sample:
+    """A sample of architectures that take q and k alone."""
+    lead = (draw.batch, draw.length, draw.heads)
+    quantities = {name: draw.normal(*lead, draw.keys) for name in ("q", "k")}
+    return Sample(quantities, draw.normal(*lead, draw.values))

@@ -12,7 +12,7 @@ from dsf.shapes import Float
 from dsf.structure import Identity
 from dsf.system import Normaliser, System
 
-from .architecture import Architecture, Draw, Sample
+from .architecture import Architecture, queries_and_keys
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
@@ -51,17 +51,11 @@ def linear_attention(
     )
 
 
-def _sample(draw: Draw) -> Sample:
-    keys = (draw.batch, draw.length, draw.heads, draw.keys)
-    values = (draw.batch, draw.length, draw.heads, draw.values)
-    return Sample({"q": draw.normal(*keys), "k": draw.normal(*keys)}, draw.normal(*values))
-
-
 LINEAR_ATTENTION = Architecture(
     "linear-attention",
     "Linear attention",
     r"$h_i = h_{i-1} + \phi(k_i) v_i^\top, \quad y_i = h_i^\top \phi(q_i) \,/\, \eta_i$",
     "Katharopoulos et al., 2006.16236, section 3",
     linear_attention,
-    _sample,
+    queries_and_keys,
 )

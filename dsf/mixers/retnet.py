@@ -10,7 +10,7 @@ from dsf.shapes import Float
 from dsf.structure import Scalar
 from dsf.system import System
 
-from .architecture import Architecture, Draw, Sample
+from .architecture import Architecture, queries_and_keys
 
 
 def head_decays(heads: int) -> Tensor:
@@ -42,17 +42,11 @@ def retnet(
     return System(Scalar(decay[None, None, :]), OuterCoupling(k), OuterCoupling(q))
 
 
-def _sample(draw: Draw) -> Sample:
-    keys = (draw.batch, draw.length, draw.heads, draw.keys)
-    values = (draw.batch, draw.length, draw.heads, draw.values)
-    return Sample({"q": draw.normal(*keys), "k": draw.normal(*keys)}, draw.normal(*values))
-
-
 RETNET = Architecture(
     "retnet",
     "RetNet",
     r"$h_i = \gamma h_{i-1} + k_i v_i^\top, \quad y_i = h_i^\top q_i$",
     "Sun et al., 2307.08621, section 2.1",
     retnet,
-    _sample,
+    queries_and_keys,
 )

@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,7 +21,6 @@ from timing import interleaved, ratio
 import dsf
 from dsf.forms import chunkwise
 from dsf.forms.selection import forms
-from dsf.structure import Structure
 
 LENGTH, ROUNDS = 8192, 5
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "measurements.md"
@@ -51,6 +51,10 @@ def main() -> None:
             "## Against softmax attention",
             "",
             _softmax(drawn["scalar decay"]),
+            "",
+            "## Time per token",
+            "",
+            "Microseconds per token of the chunkwise form, scalar decay: " + _per_token() + ".",
             "",
             "## Backward",
             "",
@@ -118,10 +122,28 @@ def _softmax(case: Case) -> str:
     return f"Scalar decay, chunkwise, is {faster:.1f} times faster than {peer}."
 
 
+def _per_token() -> str:
+    """Forward, and forward with backward, at growing lengths."""
+    cells = []
+    for length in (2048, 8192, 32768):
+        case = cases(length)["scalar decay"]()
+        forward, both = _passes(case)
+        times = interleaved({"forward": forward, "both": both}, ROUNDS)
+        micro = [1e6 * sorted(times[name])[ROUNDS // 2] / length for name in ("forward", "both")]
+        cells.append(f"T = {length}: {micro[0]:.1f} forward, {micro[1]:.1f} with backward")
+    return "; ".join(cells)
+
+
 def _backward(case: Case) -> float:
+    forward, both = _passes(case)
+    times = interleaved({"forward": forward, "both": both}, ROUNDS)
+    return ratio(times["both"], times["forward"])
+
+
+def _passes(case: Case) -> tuple[Callable[[], None], Callable[[], None]]:
     system = case.system.map(lambda x: x.detach().requires_grad_())
     values = case.values.detach().requires_grad_()
-    leaves = [*_leaves(system.transition), system.write.weights, system.read.weights, values]
+    leaves = [*system.transition.leaves, system.write.weights, system.read.weights, values]
 
     def forward() -> None:
         with torch.no_grad():
@@ -130,12 +152,7 @@ def _backward(case: Case) -> float:
     def both() -> None:
         torch.autograd.grad(dsf.run(system, values, form="chunkwise")[0].sum(), leaves)
 
-    times = interleaved({"forward": forward, "both": both}, ROUNDS)
-    return ratio(times["both"], times["forward"])
-
-
-def _leaves(structure: Structure) -> list[torch.Tensor]:
-    return list(structure.leaves)
+    return forward, both
 
 
 def _containment(case: Case) -> float:
