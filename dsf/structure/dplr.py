@@ -19,7 +19,7 @@ class DPLR(Structure):
     r"""Λ = D + P Qᵀ with a gate D (Identity, Scalar or Diagonal) and P, Q of rank r: leaves (…, K, r).
 
     The transpose is plain, without conjugation. A product is again of this kind, with the ranks
-    added: (D₂ + P₂Q₂ᵀ)(D₁ + P₁Q₁ᵀ) = D₂D₁ + [P₂, Λ₂P₁][D₁Q₂, Q₁]ᵀ.
+    added: `(D₂ + P₂Q₂ᵀ)(D₁ + P₁Q₁ᵀ) = D₂D₁ + [P₂, Λ₂P₁] [D₁Q₂, Q₁]ᵀ`.
     """
 
     gate: Identity | Scalar | Diagonal
