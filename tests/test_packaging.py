@@ -125,7 +125,8 @@ class Look:
     def pytest_collection_finish(self, session):
         import dsf.registry
         files = [os.path.realpath(module.__file__) for module in list(sys.modules.values())
-                 if str(getattr(module, "__file__", "")).startswith(os.getcwd() + os.sep)]
+                 if str(getattr(module, "__file__", "")).startswith(os.getcwd() + os.sep)
+                 and "site-packages" not in module.__file__]
         ids = [item.nodeid for item in session.items]
         print("@", len(ids), len(ids) - len(set(ids)), len(files) - len(set(files)),
               sum(name in sys.modules for name in ("theory", "sim", "kernels", "papers")),

@@ -100,9 +100,10 @@ def _lift_gate(structure: Structure, kind: type[Gate], like: Structure) -> Gate:
         return kind(*_split(like, like.neutral()[0]))
     assert isinstance(structure, Gate)
     leaf = structure.leaves[0]
+    own = like.leaves[0].shape[like.leaves[0].ndim - kind.own_axes :]
     for _ in range(kind.own_axes - structure.own_axes):
         leaf = leaf[..., None]
-    return kind(*_split(structure, leaf))
+    return kind(*_split(structure, leaf.expand(*leaf.shape[: leaf.ndim - kind.own_axes], *own)))
 
 
 def _split(like: Gate, leaf: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
