@@ -46,4 +46,7 @@ def claims() -> dict[str, Claim]:
 
 
 def _claims_of(references: Iterable[str]) -> Iterable[Claim]:
-    return (resolve(reference) for reference in references)
+    """The claims named; a reference to a tuple of claims (one claim a row of a table) gives them all."""
+    for reference in references:
+        found = resolve(reference)
+        yield from found if isinstance(found, tuple) else (found,)

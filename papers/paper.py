@@ -16,6 +16,8 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 class Paper:
     """One paper; `claims` and `figures` are `"module:NAME"` references, resolved when asked for.
 
+    A reference of `claims` names a claim, or a tuple of claims.
+
     `slug` is the first part of every claim's id, so it has no dot. `arxiv` is the identifier,
     without version, or empty. Raises `InvalidInput` where a field cannot be right.
 

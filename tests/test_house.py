@@ -16,11 +16,12 @@ import pytest
 import torch
 
 import dsf
+from dsf.certificate import Claim
 from dsf.forms import FORMS, Form
 from dsf.mixers import ARCHITECTURES, Architecture
 from dsf.papers import PAPERS
 from dsf.papers.paper import Paper
-from dsf.registry import resolve
+from dsf.registry import claims, resolve
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -137,6 +138,32 @@ def test_every_claim_and_figure_of_a_paper_resolves() -> None:
     for paper in map(resolve, PAPERS):
         for reference in (*paper.claims, *paper.figures):
             resolve(reference)
+
+
+CLAIM_ROOMS = ("dsf.claims", "dsf.theory", "dsf.sim", "dsf.kernels")
+
+
+def unclaimed(listed: Iterable[Claim]) -> set[str]:
+    """The claims on disk, alone or in a tuple, that no paper lists; the examples belong to none."""
+    known = set(map(id, listed))
+    packages = [name for name in FOLDERS if name.startswith(CLAIM_ROOMS)]
+    found = {}
+    for module in modules_of(packages):
+        if module.__name__ == "dsf.claims.examples":
+            continue
+        for value in vars(module).values():
+            rows = value if isinstance(value, tuple) else (value,)
+            found |= {id(row): row.id for row in rows if isinstance(row, Claim)}
+    return {name for row, name in found.items() if row not in known}
+
+
+def test_every_claim_on_disk_is_listed_by_a_paper() -> None:
+    assert unclaimed(claims().values()) == set()
+
+
+def test_a_claim_that_no_paper_lists_is_found() -> None:
+    first, *others = claims().values()
+    assert unclaimed(others) == {first.id}
 
 
 # The public names of `dsf`.

@@ -20,7 +20,7 @@ ROOMS = ("theory", "sim", "kernels", "papers")
 # A paper redraws figures, so it may use everything upstream of it.
 MAY_USE = {
     "core": {"core"},
-    "sim": {"sim", "dsf.certificate"},
+    "sim": {"sim", "dsf.certificate", "dsf.errors", "dsf.verify"},
     "theory": {"theory", "core"},
     "kernels": {"kernels", "core", "sim"},
     "papers": {"papers", "core", "theory", "kernels", "sim"},
@@ -118,6 +118,7 @@ def test_directions(path: Path) -> None:
         ("def f():\n    import cvxpy.atoms", "dsf.structure", True),
         ("import importlib\nimportlib.import_module('dsf.theory')", "dsf.system", False),
         ("from dsf.system import System", "dsf.sim.cost", False),
+        ("from dsf.codec import encode", "dsf.sim.claims", False),
         ("from dsf.papers import PAPERS", "dsf.theory.gramian", False),
         ("from ..papers import PAPERS", "dsf.kernels.retention", False),
         ("import dsf.cli", "dsf.papers.sieber2024", False),
