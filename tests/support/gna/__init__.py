@@ -1,0 +1,1 @@
+"""Oracles for the simulator of Generalized Neighborhood Attention."""
