@@ -143,7 +143,7 @@ def left_middle(i: int, n: int, w: int, s: int, causal: bool) -> range:
 
 
 PLANTED = {
-    "left middle": ("window", left_middle, Case(((24, 8, 4, 1, False, 4, 4),))),
+    "left middle": ("window", left_middle, Case(((32, 8, 8, 1, False, 8, 8),))),
     "leader of a causal group": (
         "window",
         lambda i, n, w, s, causal: range(max(i - w + 1, 0), i + 1),
