@@ -186,7 +186,6 @@ def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         (((8, 10), (4,)), "window must have 2 entries"),
         (((8, 10), 4, 1, 1, (True,)), "causal must be a bool, or 2 bools"),
         (((8, 10), 4, 1, 1, False, 6, 4), r"kv_heads 4 .* one of \[1, 2, 3, 6\]"),
-        (((8, 10), 4.0), "window must be an integer"),
         (((8, 10), True), "window must be an integer"),
         (((), 4), "layout must have at least one entry"),
     ],
