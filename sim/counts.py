@@ -15,10 +15,11 @@ class Counts:
 
     `q_tiles`, `kv_tiles`: tiles of the layout, ragged ones included. `visited`: (query tile, KV
     tile) pairs that hold a visible pair; `most`: of the worst query tile; `full`: those whose every
-    pair is visible. `padded_visited`: `visited` over the padded, permuted grid of query tiles that
-    is launched. `dense_q_tiles`, `dense_kv_tiles`: tiles of a dense kernel with tiles as large over
-    the same tokens in a row. `ragged`: some tile is not filled with tokens, so that no order among
-    the bounds is promised. KV tiles of extra keys are included everywhere.
+    pair is visible. `queries`, `keys`: tokens. `padded_visited`: `visited` over the padded, permuted
+    grid of `padded_q_tiles` query tiles that is launched. `dense_q_tiles`, `dense_kv_tiles`: tiles
+    of a dense kernel with tiles as large over the same tokens in a row. `ragged`: some tile is not
+    filled with tokens, so that no order among the bounds is promised. KV tiles of extra keys are
+    included everywhere.
     """
 
     q_tiles: int
@@ -27,7 +28,8 @@ class Counts:
     most: int
     full: int
     visible_pairs: int
-    dense_pairs: int
+    queries: int
+    keys: int
     padded_q_tiles: int
     padded_visited: int
     dense_q_tiles: int
@@ -35,6 +37,11 @@ class Counts:
     ragged: bool
     histogram_factors: tuple[AxisCounts, ...]
     extra_tiles: int = 0
+
+    @property
+    def dense_pairs(self) -> int:
+        """(query, key) pairs of dense attention."""
+        return self.queries * self.keys
 
     @property
     def partial(self) -> int:
@@ -98,7 +105,8 @@ def _combined(axes: tuple[AxisCounts, ...], pattern: Pattern, tiling: Tiling) ->
         most=most + extra,
         full=full + q_tiles * extra,
         visible_pairs=pattern.visible_pairs,
-        dense_pairs=pattern.dense_pairs,
+        queries=tokens,
+        keys=tokens + extra_keys,
         padded_q_tiles=padded_q_tiles,
         padded_visited=padded_visited + padded_q_tiles * extra,
         dense_q_tiles=-(-tokens // q_size),

@@ -1,0 +1,179 @@
+"""Block bitmaps, CSR and FlexAttention's BlockMask of a pattern, with the token permutation they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsf.errors import InvalidInput
+
+from .axis import Axis
+from .pattern import Pattern
+from .permutation import Permutation, token_permutation
+from .tiling import Tiling
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Which KV tiles every query tile visits: booleans (query tiles, KV tiles) in permuted order.
+
+    Query tiles of padding alone visit nothing. `q` and `kv` say which token lies in which slot; KV
+    tiles of extra keys stand at the end, and their slots behind those of `kv`.
+    """
+
+    visited: np.ndarray
+    full: np.ndarray
+    q: Permutation
+    kv: Permutation
+
+
+@dataclass(frozen=True, eq=False)
+class CSR:
+    """Compressed rows: the KV tiles of query tile i are `indices[indptr[i]:indptr[i + 1]]`.
+
+    `full[n]` says whether the tile at `indices[n]` needs no mask.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    full: np.ndarray
+
+
+def blocks(pattern: Pattern, tiling: Tiling) -> Blocks:
+    """The bitmap of a pattern under static KV tiling.
+
+    >>> found = blocks(Pattern(12, window=4, stride=4), Tiling(4, 4))
+    >>> found.visited.astype(int).tolist()
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    """
+    tiling.check(pattern.layout)
+    if tiling.dynamic:
+        raise InvalidInput("a bitmap needs KV tiles on a fixed grid; kv_tiling 'dynamic' was given")
+    rows = list(zip(pattern.axes, tiling.q, tiling.kv, strict=True))
+    both = [_axis_blocks(*row) for row in rows]
+    extra = -(-pattern.extra_keys // tiling.sizes[1])
+    visited, full = (_combined([pair[i] for pair in both]) for i in range(2))
+    launched = np.repeat(visited.any(1)[:, None], extra, 1)
+    return Blocks(
+        np.concatenate([visited, launched], 1),
+        np.concatenate([full, launched], 1),
+        token_permutation(pattern.layout, tiling.q, pattern.dilation),
+        token_permutation(pattern.layout, tiling.kv, pattern.dilation),
+    )
+
+
+def csr(found: Blocks) -> CSR:
+    """The bitmap as compressed rows, as FlashInfer and block-sparse kernels take it."""
+    row, column = np.nonzero(found.visited)
+    indptr = np.concatenate([[0], np.cumsum(found.visited.sum(1))])
+    return CSR(indptr.astype(np.int32), column.astype(np.int32), found.full[row, column])
+
+
+def block_mask(pattern: Pattern, tiling: Tiling, device: str = "cpu") -> tuple[Any, Blocks]:
+    """A `torch.nn.attention.flex_attention.BlockMask` over permuted tokens, without visiting a pair.
+
+    Queries stand in the order `blocks.q.order`, keys in that of `blocks.kv.order` followed by the
+    extra keys, both padded: queries at slots of padding see nothing, keys there are seen by none.
+    Take outputs back with `outputs[..., blocks.q.inverse, :]`.
+    """
+    import torch
+    from torch.nn.attention.flex_attention import BlockMask
+
+    found = blocks(pattern, tiling)
+    full = found.full & _without_padding(pattern, tiling, found)
+    partial = found.visited & ~full
+    by_query = [*_listed(partial), *_listed(full)]
+    by_key = [*_listed(partial.T), *_listed(full.T)]
+    lists = [torch.from_numpy(x)[None, None].to(device) for x in (*by_query, *by_key)]
+    lengths = len(found.q.order), found.visited.shape[1] * tiling.sizes[1]
+    return BlockMask(lengths, *lists, tiling.sizes, _mask_mod(pattern, found, device)), found
+
+
+def _axis_blocks(axis: Axis, q: int, kv: int) -> tuple[np.ndarray, np.ndarray]:
+    """Visited and full (groups, query tiles, groups, KV tiles) of one axis."""
+    longest = axis.groups[0][0]
+    shape = (axis.dilation, -(-longest // q), axis.dilation, -(-longest // kv))
+    visited, full = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    group = 0
+    for size, many in axis.groups:
+        first = np.arange(0, size, q)
+        last = np.minimum(first + q, size) - 1
+        start, end = axis.intervals(first, size)
+        last_start, last_end = axis.intervals(last, size)
+        low = np.arange(0, size, kv)
+        high = np.minimum(low + kv, size)
+        seen = (start[:, None] < high) & (last_end[:, None] > low)
+        whole = (last_start[:, None] <= low) & (end[:, None] >= high)
+        for one in range(group, group + many):
+            visited[one, : len(first), one, : len(low)] = seen
+            full[one, : len(first), one, : len(low)] = whole
+        group += many
+    return visited, full
+
+
+def _combined(axes: list[np.ndarray]) -> np.ndarray:
+    """The product over axes, (query tiles, KV tiles), groups before tiles."""
+    rank, total = len(axes), axes[0]
+    for axis in axes[1:]:
+        total = np.logical_and.outer(total, axis)
+    order = [4 * a + i for i in range(4) for a in range(rank)]
+    queries = int(np.prod([total.shape[place] for place in order[: 2 * rank]]))
+    return total.transpose(order).reshape(queries, -1)
+
+
+def _without_padding(pattern: Pattern, tiling: Tiling, found: Blocks) -> np.ndarray:
+    """Tiles every slot of which holds a token: others must be masked, or padding would be seen."""
+    q_size, kv_size = tiling.sizes
+    q = (found.q.order >= 0).reshape(-1, q_size).all(1)
+    kv = (found.kv.order >= 0).reshape(-1, kv_size).all(1)
+    extra = np.arange(1, found.visited.shape[1] - kv.size + 1) * kv_size <= pattern.extra_keys
+    return np.logical_and.outer(q, np.concatenate([kv, extra]))
+
+
+def _listed(bitmap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many blocks each row has, and their columns first: int32 (rows,), (rows, columns)."""
+    bitmap = np.ascontiguousarray(bitmap)
+    counts = bitmap.sum(1, dtype=np.int32)
+    rows, columns = np.divmod(np.flatnonzero(bitmap).astype(np.int32), np.int32(bitmap.shape[1]))
+    before = np.cumsum(counts, dtype=np.int32) - counts
+    indices = np.zeros(bitmap.shape, dtype=np.int32)
+    indices[rows, np.arange(rows.size, dtype=np.int32) - before[rows]] = columns
+    return counts, indices
+
+
+def _mask_mod(pattern: Pattern, found: Blocks, device: str) -> Any:
+    """The mask of single pairs of slots, from tables of what every query sees."""
+    import torch
+
+    def table(x: np.ndarray) -> Any:
+        return torch.from_numpy(x.astype(np.int32)).to(device)
+
+    per_axis = []
+    for place, axis in enumerate(pattern.axes):
+        start, end = _windows(axis, found.q.tiles[place] * found.q.tile[place])
+        rows = found.q.along(place, start), found.q.along(place, end), found.kv.inner(place)
+        per_axis.append(tuple(map(table, rows)))
+    groups = table(found.q.group), table(found.kv.group)
+    real = tuple(torch.from_numpy(x.order >= 0).to(device) for x in (found.q, found.kv))
+    slots, extra = len(found.kv.order), pattern.extra_keys
+    # A function of four arguments that FlexAttention can inspect and compile.
+    return lambda batch, head, q, k: _visible(q, k, per_axis, groups, real, slots, extra)
+
+
+def _visible(q: Any, k: Any, per_axis: Any, groups: Any, real: Any, slots: int, extra: int) -> Any:
+    at = k.clamp(max=slots - 1)
+    inside = (groups[0][q] == groups[1][at]) & real[1][at] & (k < slots)
+    for start, end, key in per_axis:
+        inside = inside & (key[at] >= start[q]) & (key[at] < end[q])
+    return real[0][q] & (inside | ((k >= slots) & (k < slots + extra)))
+
+
+def _windows(axis: Axis, padded: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end of every query by dilation group, (d, padded); padding is never asked for."""
+    rows = [
+        axis.intervals(np.arange(padded), size) for size, many in axis.groups for _ in range(many)
+    ]
+    start, end = (np.stack(side) for side in zip(*rows, strict=True))
+    return start, end
