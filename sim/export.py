@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from dsf.errors import InvalidInput
 
 from .axis import Axis
 from .pattern import Pattern
-from .permutation import Permutation, token_permutation
+from .permutation import PADDING, Permutation, token_permutation
 from .tiling import Tiling
 
 
@@ -27,6 +28,11 @@ class Blocks:
     full: np.ndarray
     q: Permutation
     kv: Permutation
+
+    @property
+    def kv_size(self) -> int:
+        """Keys in a tile."""
+        return prod(self.kv.tile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,30 +150,46 @@ def _listed(bitmap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mask_mod(pattern: Pattern, found: Blocks, device: str) -> Any:
-    """The mask of single pairs of slots, from tables of what every query sees."""
+    """The mask of single pairs of slots, from tables of what every query sees.
+
+    A chain of lambdas of tables, one per axis, that FlexAttention can trace and compile.
+    """
     import torch
 
-    def table(x: np.ndarray) -> Any:
+    slots = len(found.kv.order)
+    behind = found.visited.shape[1] * found.kv_size - slots
+
+    def table(x: np.ndarray, padding: int | None = None) -> Any:
+        if padding is not None:
+            x = np.concatenate([x, np.full(behind, padding, dtype=x.dtype)])
         return torch.from_numpy(x.astype(np.int32)).to(device)
 
-    per_axis = []
+    q_group = table(np.where(found.q.order >= 0, found.q.group, PADDING))
+    kv_group = table(np.where(found.kv.order >= 0, found.kv.group, PADDING - 1), PADDING - 1)
+    visible = _same(q_group, kv_group)
     for place, axis in enumerate(pattern.axes):
         start, end = _windows(axis, found.q.tiles[place] * found.q.tile[place])
-        rows = found.q.along(place, start), found.q.along(place, end), found.kv.inner(place)
-        per_axis.append(tuple(map(table, rows)))
-    groups = table(found.q.group), table(found.kv.group)
-    real = tuple(torch.from_numpy(x.order >= 0).to(device) for x in (found.q, found.kv))
-    slots, extra = len(found.kv.order), pattern.extra_keys
-    # A function of four arguments that FlexAttention can inspect and compile.
-    return lambda batch, head, q, k: _visible(q, k, per_axis, groups, real, slots, extra)
+        visible = _between(
+            visible,
+            table(found.q.along(place, start)),
+            table(found.q.along(place, end)),
+            table(found.kv.inner(place), PADDING),
+        )
+    if pattern.extra_keys:
+        visible = _or_extra(visible, q_group, slots, slots + pattern.extra_keys)
+    return lambda batch, head, q, k: visible(q, k)
 
 
-def _visible(q: Any, k: Any, per_axis: Any, groups: Any, real: Any, slots: int, extra: int) -> Any:
-    at = k.clamp(max=slots - 1)
-    inside = (groups[0][q] == groups[1][at]) & real[1][at] & (k < slots)
-    for start, end, key in per_axis:
-        inside = inside & (key[at] >= start[q]) & (key[at] < end[q])
-    return real[0][q] & (inside | ((k >= slots) & (k < slots + extra)))
+def _same(q_group: Any, kv_group: Any) -> Any:
+    return lambda q, k: q_group[q] == kv_group[k]
+
+
+def _between(before: Any, start: Any, end: Any, key: Any) -> Any:
+    return lambda q, k: before(q, k) & (key[k] >= start[q]) & (key[k] < end[q])
+
+
+def _or_extra(before: Any, q_group: Any, first: int, last: int) -> Any:
+    return lambda q, k: before(q, k) | ((q_group[q] >= 0) & (k >= first) & (k < last))
 
 
 def _windows(axis: Axis, padded: int) -> tuple[np.ndarray, np.ndarray]:
