@@ -6,4 +6,6 @@ if __name__ != "dsf.papers":
 PAPERS: tuple[str, ...] = (
     # one line a paper
     "dsf.papers.sieber2024:PAPER",
+    "dsf.papers.hassani2025:PAPER",
+    "dsf.papers.zhang2025:PAPER",
 )

@@ -7,7 +7,10 @@ whether to skip masking; per axis and dilation group of n tokens, none of them c
     T_Q | s, T_KV | w, (s | n or T_KV | start of the last stride group), and
     (T_KV | ⌊w/2⌋ - ⌊s/2⌋, or T_KV | n with two stride groups and s + ⌊s/2⌋ >= n - w).
 
-It never says yes where the count says no, but misses some; then the mask is paid for nothing.
+With tiles of 2, 4, 8 … tokens an axis it never says yes where the count says no, but misses some;
+then the mask is paid for nothing. With query tiles of one token on an axis, which some backward
+kernels have, it says yes to windows that begin between KV tiles (16 tokens, window 8, stride 1,
+tiles 1/4, as of commit 8c8729f): there `exact` is to be trusted.
 """
 
 from __future__ import annotations

@@ -138,6 +138,13 @@ def permutation_share(name: str) -> float:
     return exp(mean(map(log, shares)))
 
 
+def work(row: Measured, device: Device, kernel: Kernel) -> np.ndarray:
+    """Of a run, on the SM that is done last: prologues, visits, masked visits (ideal microseconds)."""
+    visit = 1 / kernel.efficiency
+    share = np.array([kernel.prologue_us / visit, 1.0, kernel.masked_overhead])
+    return _critical(row, device, share)
+
+
 def _critical(row: Measured, device: Device, share: np.ndarray) -> np.ndarray:
     """Prologues, visits (in ideal microseconds) and masked visits of the SM that is done last."""
     counts = count(row.pattern, row.tiling)

@@ -1,0 +1,1 @@
+"""Claims about Generalized Neighborhood Attention; each module has one tuple, `CLAIMS`."""
