@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 
 class Entry(NamedTuple):
-    """Where a command's function is, as `"module:NAME"`, and its one line in `dsf --help`."""
+    """Where a command's function, or group of commands, is, and its one line in `dsf --help`."""
 
     reference: str
     help: str
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("dsf.cli.check:check", "Check claims and write their certificates."),
     "verify": Entry("dsf.cli.verify:verify", "Judge certificates again from their evidence."),
     "papers": Entry("dsf.cli.papers:papers", "List the papers and their claims."),
+    "simulate": Entry("dsf.cli.simulate:application", "Simulate sparse attention patterns."),
     "architectures": Entry("dsf.cli.architectures:architectures", "List the sequence mixers."),
 }
 

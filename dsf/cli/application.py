@@ -40,8 +40,11 @@ class _Lazy(TyperGroup):
 def _load(name: Any) -> Any:
     from dsf.registry import resolve
 
+    found = resolve(COMMANDS[name].reference)
+    if isinstance(found, typer.Typer):
+        return get_command(found)  # a command with commands of its own
     application = typer.Typer(add_completion=False)
-    application.command(name)(resolve(COMMANDS[name].reference))
+    application.command(name)(found)
     return get_command(application)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,10 @@ def papers(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     if json:
         write("-", envelope("papers", [_plain(paper) for paper in listed]))
         return
-    rows = [(paper.slug, str(paper.year), str(len(paper.claims)), paper.title) for paper in listed]
+    several = Counter(claim.paper for claim in registry.claims().values())
+    rows = [
+        (paper.slug, str(paper.year), str(several[paper.slug]), paper.title) for paper in listed
+    ]
     columns = ("paper", "year", "claims", "title")
     for_people([]).print(table(columns, rows, right=("year", "claims")))
 
