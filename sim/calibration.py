@@ -128,6 +128,11 @@ def masked_overhead(rank: int) -> float:
 def permutation_share(name: str) -> float:
     """The part of HBM bandwidth that NATTEN's token permutation was measured to reach on a device."""
     measured = _STAND_IN.get(name, name)
+    if measured not in {row.device for row in ROWS}:
+        raise InvalidInput(
+            f"the bandwidth that token permutation reaches was not measured on {name!r}: give "
+            "permute_share with the kernel"
+        )
     device = DEVICES[measured]
     shares = [
         permute_ms(row.pattern, row.tiling, Problem.of(row.pattern, HEAD_DIM), device, 1.0)

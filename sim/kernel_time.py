@@ -32,13 +32,15 @@ class Kernel:
     """What a kernel makes of a device: fitted to measurements (`dsf.sim.calibration`) or given.
 
     `efficiency`: the share of the slowest unit's peak that a visit reaches. `prologue_us` of a CTA.
-    `masked_overhead`: μ. `launch_us`: once per kernel. `source`: where the constants are from.
+    `masked_overhead`: μ. `launch_us`: once per kernel. `permute_share`: the part of HBM bandwidth that
+    token permutation reaches (None: as measured on a device of the table). `source`: where from.
     """
 
     efficiency: float
     prologue_us: float
     masked_overhead: float
     launch_us: float = 0.0
+    permute_share: float | None = None
     source: str = "given"
 
     def __post_init__(self) -> None:

@@ -98,9 +98,8 @@ class Report:
         kernel = self.kernel or default_kernel(device.name)
         time = kernel_time(self.counts, self.tiling, problem, device, kernel)
         dense = dense_time(self.counts, self.tiling, problem, device, kernel)
-        permute = permute_ms(
-            self.pattern, self.tiling, problem, device, permutation_share(device.name)
-        )
+        share = kernel.permute_share or permutation_share(device.name)
+        permute = permute_ms(self.pattern, self.tiling, problem, device, share)
         found: dict[str, Any] = {
             "time_ms": {
                 "kernel": time.ms,

@@ -48,7 +48,7 @@ def _load(name: Any) -> Any:
     return get_command(application)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool | None) -> None:
     if asked:
         from dsf import __version__
 
@@ -68,8 +68,9 @@ _application = typer.Typer(
 @_application.callback()
 def _dsf(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
-    ] = False,
+        bool | None,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = None,
 ) -> None:
     """Sequence mixers as one recurrence, with claims that are checked."""
 

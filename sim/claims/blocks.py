@@ -102,7 +102,8 @@ def _judge_tiled(evidence: Evidence) -> Verdict:
     axis = axis_tiles(axis_mask(48, 11, 1), 4, 4)
     of_all = [int(side.sum()) ** 3 for side in axis], 12**6
     inner = [int(side[6]) ** 3 for side in axis], 12**3
-    if (evidence["visited"], evidence["full"]) != tuple(of_all[0]):
+    counted = evidence["visited"], evidence["full"], tuple(evidence["stride"])
+    if counted != (*of_all[0], (1, 1, 1)):
         return Verdict(Status.INCONCLUSIVE, remark="the tiles are not those of the pattern")
     if evidence["of"] not in ("all tiles", "an inner query tile"):
         return Verdict(Status.INCONCLUSIVE, remark="the evidence is of another claim")
@@ -237,6 +238,8 @@ def _cosmos(window: tuple[int, int], percent: str, name: str) -> Claim:
 
     def judge(evidence: Evidence) -> Verdict:
         stride = tuple(evidence["stride"])
+        if stride not in ((1, 4, 8), (1, 1, 1)):
+            return Verdict(Status.INCONCLUSIVE, remark="the evidence is of another claim")
         visited = full = 1
         rows = zip((16, 44, 80), (16, *window), stride, tiling.q, tiling.kv, strict=True)
         for length, wide, step, q, kv in rows:
