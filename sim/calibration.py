@@ -48,7 +48,7 @@ def fit(rows: Sequence[Measured], device: Device) -> Kernel:
         raise InvalidInput(f"a fit for {device.name} needs rows measured on it")
     measured = np.array([row.ms * 1e3 for row in rows])
     share = solution = np.array([0.05, 1.0, 0.4])  # prologue, a visit, masked overhead
-    design = None
+    design = np.zeros(0)
     for _ in range(_ROUNDS):
         before = design
         design = np.array([_critical(row, device, share) for row in rows]) / measured[:, None]

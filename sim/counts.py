@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .axis_counts import AxisCounts, count_axis
 from .pattern import Pattern
 from .tiling import Tiling
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """What a kernel does for one head and one batch entry.
 
     `q_tiles`, `kv_tiles`: tiles of the layout, ragged ones included. `visited`: (query tile, KV

@@ -58,16 +58,15 @@ def blocks(pattern: Pattern, tiling: Tiling) -> Blocks:
     if tiling.dynamic:
         raise InvalidInput("a bitmap needs KV tiles on a fixed grid; kv_tiling 'dynamic' was given")
     rows = list(zip(pattern.axes, tiling.q, tiling.kv, strict=True))
-    both = [_axis_blocks(*row) for row in rows]
+    axes = [_axis_blocks(*row) for row in rows]
     extra = -(-pattern.extra_keys // tiling.sizes[1])
-    visited, full = (_combined([pair[i] for pair in both]) for i in range(2))
-    launched = np.repeat(visited.any(1)[:, None], extra, 1)
-    return Blocks(
-        np.concatenate([visited, launched], 1),
-        np.concatenate([full, launched], 1),
-        token_permutation(pattern.layout, tiling.q, pattern.dilation),
-        token_permutation(pattern.layout, tiling.kv, pattern.dilation),
-    )
+    visited, full = (_combined([pair[i] for pair in axes]) for i in range(2))
+    launched = np.repeat(np.any(visited, axis=1, keepdims=True), extra, 1)
+    q = token_permutation(pattern.layout, tiling.q, pattern.dilation)
+    same = tiling.q == tiling.kv
+    kv = q if same else token_permutation(pattern.layout, tiling.kv, pattern.dilation)
+    both = (np.concatenate([tiles, launched], 1) for tiles in (visited, full))
+    return Blocks(*both, q, kv)
 
 
 def csr(found: Blocks) -> CSR:
@@ -90,11 +89,18 @@ def block_mask(pattern: Pattern, tiling: Tiling, device: str = "cpu") -> tuple[A
     found = blocks(pattern, tiling)
     full = found.full & _without_padding(pattern, tiling, found)
     partial = found.visited & ~full
-    by_query = [*_listed(partial), *_listed(full)]
-    by_key = [*_listed(partial.T), *_listed(full.T)]
-    lists = [torch.from_numpy(x)[None, None].to(device) for x in (*by_query, *by_key)]
-    lengths = len(found.q.order), found.visited.shape[1] * tiling.sizes[1]
-    return BlockMask(lengths, *lists, tiling.sizes, _mask_mod(pattern, found, device)), found
+    named: dict[str, Any] = {}
+    for side, partial_rows, full_rows in (("kv", partial, full), ("q", partial.T, full.T)):
+        for kind, rows in ((side, partial_rows), (f"full_{side}", full_rows)):
+            both = (torch.from_numpy(x)[None, None].to(device) for x in _listed(rows))
+            named[f"{kind}_num_blocks"], named[f"{kind}_indices"] = both
+    mask: Any = BlockMask(
+        seq_lengths=(len(found.q.order), found.visited.shape[1] * tiling.sizes[1]),
+        BLOCK_SIZE=tiling.sizes,
+        mask_mod=_mask_mod(pattern, found, device),
+        **named,
+    )
+    return mask, found
 
 
 def _axis_blocks(axis: Axis, q: int, kv: int) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +168,7 @@ def _mask_mod(pattern: Pattern, found: Blocks, device: str) -> Any:
     def table(x: np.ndarray, padding: int | None = None) -> Any:
         if padding is not None:
             x = np.concatenate([x, np.full(behind, padding, dtype=x.dtype)])
-        return torch.from_numpy(x.astype(np.int32)).to(device)
+        return torch.from_numpy(x.astype(np.int32, copy=not x.flags.writeable)).to(device)
 
     q_group = table(np.where(found.q.order >= 0, found.q.group, PADDING))
     kv_group = table(np.where(found.kv.order >= 0, found.kv.group, PADDING - 1), PADDING - 1)
@@ -197,5 +203,5 @@ def _windows(axis: Axis, padded: int) -> tuple[np.ndarray, np.ndarray]:
     rows = [
         axis.intervals(np.arange(padded), size) for size, many in axis.groups for _ in range(many)
     ]
-    start, end = (np.stack(side) for side in zip(*rows, strict=True))
+    start, end = (np.stack(side).astype(np.int32) for side in zip(*rows, strict=True))
     return start, end

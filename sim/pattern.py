@@ -113,6 +113,12 @@ class Pattern:
 
 def as_shape(key: str, given: Any, rank: int | None = None) -> Shape:
     """A tuple of integers; one integer repeats on all axes."""
+    if (
+        type(given) is tuple
+        and len(given) == (rank or len(given))
+        and set(map(type, given)) == {int}
+    ):
+        return given
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
         given = (given,) * (rank or 1)
     try:
@@ -144,7 +150,7 @@ def _index(value: Any) -> int:
 
 def _integer(key: str, value: Any, least: int) -> int:
     try:
-        number = _index(value)
+        number = value if type(value) is int else _index(value)
     except TypeError:
         raise InvalidInput(f"{key} must be an integer; {value!r} was given") from None
     if number < least:
@@ -153,7 +159,8 @@ def _integer(key: str, value: Any, least: int) -> int:
 
 
 def _flags(given: Any, rank: int) -> tuple[bool, ...]:
-    given = False if given is None else given
+    if given is None or given is False:
+        return (False,) * rank
     flags = (given,) * rank if isinstance(given, bool) else given
     valid = isinstance(flags, Sequence) and all(isinstance(flag, bool) for flag in flags)
     if not valid or len(flags) != rank:

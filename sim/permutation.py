@@ -43,13 +43,14 @@ class Permutation:
     def inner(self, axis: int) -> np.ndarray:
         """The inner coordinate, behind the dilation group, of every slot along an axis."""
         padded = self.tiles[axis] * self.tile[axis]
-        return self.along(axis, np.tile(np.arange(padded), (self.groups[axis], 1)))
+        row = np.arange(padded, dtype=np.int32)
+        return self.along(axis, np.tile(row, (self.groups[axis], 1)))
 
     @property
     def group(self) -> np.ndarray:
         """The number of the dilation group of every slot."""
         several = int(np.prod(self.groups))
-        return np.repeat(np.arange(several), len(self.order) // several)
+        return np.repeat(np.arange(several, dtype=np.int32), len(self.order) // several)
 
 
 def token_permutation(layout: PerAxis, tile: PerAxis, dilation: PerAxis = 1) -> Permutation:

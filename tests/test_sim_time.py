@@ -79,7 +79,7 @@ def test_one_wave_by_hand() -> None:
     assert two.ms == 2 * found.ms
     masked = replace(PLAIN, masked_overhead=0.5)
     assert kernel_time(counts, Tiling(256, 128), Problem(), B200, masked).ms == found.ms
-    partial = replace(counts, full=0)
+    partial = counts._replace(full=0)
     assert kernel_time(partial, Tiling(256, 128), Problem(), B200, masked).ms == 1.5 * found.ms
     late = replace(PLAIN, prologue_us=2.0, launch_us=3.0)
     delayed = kernel_time(counts, Tiling(256, 128), Problem(), B200, late).ms

@@ -36,7 +36,7 @@ def axis_tiles(
     visited, full = [], []
     for first in range(0, len(mask), q):
         rows = mask[first : first + q]
-        seen, whole = rows.any(0), rows.all(0)
+        seen, whole = np.any(rows, axis=0), np.all(rows, axis=0)
         start = int(np.flatnonzero(seen)[0]) if dynamic else 0
         tiles = [slice(at, at + kv) for at in range(start, mask.shape[1], kv)]
         visited.append(sum(bool(seen[tile].any()) for tile in tiles))
