@@ -54,8 +54,8 @@ def tile_heat(pattern: Pattern, tiling: Tiling) -> Figure:
     axes.set(
         xlabel="query tile, last axis",
         ylabel="query tile, axis before",
-        title=f"{_named(pattern)}, tiles {tiling}",
     )
+    axes.set_title(f"{_named(pattern)}, tiles {tiling}", fontsize=9)
     return figure
 
 
@@ -82,7 +82,8 @@ def stride_bars(
         show(s) + ("\nno mask" if whole else "") for s, whole in zip(chosen, exact, strict=True)
     ]
     axes.set_xticks(at, labels, fontsize=8)
-    axes.set(xlabel="stride", ylabel="speed-up over dense", title=f"{_named(base)}, tiles {tiling}")
+    title = f"{show(base.layout)}, window {show(base.window)}, tiles {tiling}"
+    axes.set(xlabel="stride", ylabel="speed-up over dense", title=title)
     axes.legend(loc="upper left")
     return figure
 
@@ -93,7 +94,9 @@ def pareto(found: Sweep, by: str = "worst_tile") -> Figure:
     speeds = getattr(found, by).ravel()
     sparse = found.block_sparse.ravel()
     products = found.products.ravel()
-    axes.scatter(products[~sparse], speeds[~sparse], s=5, color="#bbbbbb", label="masked")
+    axes.scatter(
+        products[~sparse], speeds[~sparse], s=5, color="#bbbbbb", label="masked", rasterized=True
+    )
     axes.scatter(products[sparse], speeds[sparse], s=12, color=_FULL, label="no mask")
     best = front([found], by)
     axes.plot(
@@ -115,7 +118,7 @@ def pareto(found: Sweep, by: str = "worst_tile") -> Figure:
         xscale="log",
         xlabel="product of the strides",
         ylabel=f"speed-up ({by.replace('_', ' ')})",
-        title=f"{_named(found.pattern)}, tiles {found.tiling}",
+        title=f"{show(found.pattern.layout)}, window {show(found.pattern.window)}, tiles {found.tiling}",
     )
     axes.legend()
     return figure
