@@ -114,8 +114,8 @@ def documents(lengths: Sequence[int], causal: bool = False) -> Mask:
     """The mask of documents packed in a row: a token sees its own document (its past, if causal).
 
     >>> mask = documents([3, 5])
-    >>> bool(mask(np.array([2]), np.array([3]))), bool(mask(np.array([4]), np.array([3])))
-    (False, True)
+    >>> mask(np.array([[2], [4]]), np.array([[3], [3]])).tolist()
+    [False, True]
     """
     sizes = as_shape("lengths", lengths)
     if min(sizes) < 1:
