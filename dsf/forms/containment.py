@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .core import Core, over_time
 from .recurrent import loop
-from .segments import Step
+from .segments import Function
 
 
-def contained(step: Step) -> Step:
+def contained(step: Function) -> Function:
     """`step`, with bad tokens kept from reaching earlier outputs; costs one reduction when all is finite."""
 
     def run(core: Core) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def contained(step: Step) -> Step:
     return run
 
 
-def _recover(step: Step, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def _recover(step: Function, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     core = replace(core, transition=core.transition.linear())
     bad = bad_steps(core)
     if not bool(bad.any()):

@@ -18,7 +18,7 @@ from .associative import Elements, associative_scan
 from .base import Form, Sizes
 from .core import Core, over_time
 from .recurrent import inner_terms
-from .segments import in_segments
+from .segments import ByAutograd, in_segments
 
 _STATES_AT_ONCE = 1 << 20  # numbers in the states of one segment
 
@@ -45,7 +45,7 @@ class Scan(Form):
         return True
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        return in_segments(_prefix, core, self.steps_at_once(core))
+        return in_segments(ByAutograd(_prefix), core, self.steps_at_once(core))
 
     def steps_at_once(self, core: Core) -> int:
         """The segment length: as given, or what keeps the states of a segment near a fixed size."""
