@@ -15,6 +15,7 @@ import dsf.forms.chunk_maps as chunk_maps
 import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
 import dsf.forms.fold_gates as fold_gates
+import dsf.forms.gated_scan as gated_scan
 import dsf.forms.lowering as lowering
 import dsf.forms.segments as segments
 from dsf import packing
@@ -23,6 +24,7 @@ from dsf.forms.chunk_layout import ChunkLayout
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.convolution import Convolution
 from dsf.forms.core import Core
+from dsf.forms.gated_scan import GatedScan
 from dsf.forms.recurrent import Recurrent
 from dsf.forms.scan import Scan
 from dsf.mixers import linear_attention, mlstm
@@ -144,15 +146,28 @@ def test_convolution_law_notices_circular_wrapping() -> None:
     caught(lambda: agree(Circular(), Row("diagonal", "outer", constant=True)))
 
 
-def test_gradient_law_notices_a_cotangent_lost_between_segments(monkeypatch) -> None:
-    honest = segments.ByAutograd.vjp
+@pytest.mark.parametrize(
+    ("step", "transition"), [(GatedScan, "diagonal"), (segments.ByAutograd, "block")]
+)
+def test_gradient_law_notices_a_cotangent_lost_between_segments(
+    step, transition, monkeypatch
+) -> None:
+    honest = step.vjp
 
     def lossy(self, core, kept, cotangents):
         return honest(self, core, kept, (cotangents[0], torch.zeros_like(cotangents[1])))
 
-    monkeypatch.setattr(segments.ByAutograd, "vjp", lossy)
-    system, tokens, state = Row("diagonal", "outer").draw(40)
+    monkeypatch.setattr(step, "vjp", lossy)
+    system, tokens, state = Row(transition, "outer").draw(40)
     caught(lambda: laws.gradients_agree(Scan(segment=8), system, tokens, state, torch.float32))
+
+
+def test_scan_law_notices_a_block_that_forgets_what_came_before(monkeypatch) -> None:
+    in_blocks = gated_scan._in_blocks
+    monkeypatch.setattr(
+        gated_scan, "_in_blocks", lambda a, h, backward: in_blocks(0 * a, h, backward)
+    )
+    caught(lambda: agree(Scan(), Row("diagonal", "outer")))
 
 
 def test_split_law_notices_a_normaliser_that_is_not_carried(monkeypatch) -> None:

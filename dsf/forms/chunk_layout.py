@@ -50,6 +50,11 @@ class ChunkLayout:
         x = self(x)
         return [x] if x.ndim == 3 else list(x.unbind(2))
 
+    def rows(self, x: Tensor) -> Tensor:
+        """The same, one stream after another: (M, R C, ·)."""
+        x = self(x)
+        return x if x.ndim == 3 else x.transpose(1, 2).flatten(1, 2)
+
     def back(self, x: Tensor, lead: tuple[int, int], several: int | None) -> Tensor:
         """Rows (M, R C, V), one stream after another, to (B, T, H, [R,] V); `lead` is (B, H)."""
         streams = 1 if several is None else several

@@ -113,9 +113,7 @@ class _Chunks(Step):
             return ByAutograd(contained(lambda core: self._run(core)[:2])).vjp(core, (), cotangents)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
-        rows = (
-            torch.cat(layout.streams(of_outputs), 1) if of_outputs.ndim == 5 else layout(of_outputs)
-        )
+        rows = layout.rows(of_outputs)
         with torch.enable_grad():
             maps, values = self._maps(core)
         detached = maps.rebuild(tuple(x.detach() for x in maps.tensors))
@@ -134,9 +132,7 @@ class _Chunks(Step):
             layout.streams(core.read.weights),
             layout.streams(core.write.weights),
         )
-        values = layout.streams(core.tokens)
-        joined = values[0] if len(values) == 1 else torch.cat(values, 1)
-        return maps, joined.to(maps.gram.dtype)
+        return maps, layout.rows(core.tokens).to(maps.gram.dtype)
 
     def _run(self, core: Core) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(core.read, OuterCoupling)
