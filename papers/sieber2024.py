@@ -38,5 +38,6 @@ PAPER = Paper(
         "dsf.claims.conversions:STABILISER_CANCELS",
         "dsf.claims.conversions:NORMALISER_IS_A_COLUMN",
         "dsf.claims.conversions:DELTA_RULE_ORTHONORMAL",
+        "dsf.claims.gated_cells:SIEBER2024",
     ),
 )
