@@ -194,7 +194,7 @@ def _titans_affine(true: bool) -> Identities:
         m = sympy.Matrix(book.scalars("m", book.KEYS))
         loss = ((m.T * k[i])[0] - v[i]) ** 2 / 2
         slope = sympy.Matrix([sympy.diff(loss, x) for x in m])
-        slope = slope.subs(dict(zip(m, memory, strict=True)), simultaneous=True)
+        slope = slope.subs([(m[c], memory[c]) for c in range(book.KEYS)], simultaneous=True)
         momentum = eta[i] * momentum - theta[i] * slope
         memory = (1 - alpha[i]) * memory + momentum
         found.append((q[i].T * memory)[0])

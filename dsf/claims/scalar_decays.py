@@ -149,7 +149,8 @@ def _gla_as_attention(true: bool) -> Identities:
 
     def weight(i: int, j: int) -> Any:
         gap = total[i] - (total[j] if true else g[j])
-        return sympy.Add(*(q[i][c] * k[j][c] * sympy.exp(gap[c]) for c in range(book.KEYS)))
+        faded = k[j].multiply_elementwise(gap.applyfunc(sympy.exp))
+        return (q[i].T * faded)[0]
 
     return book.compare(book.outputs(book.gla(q, k, g)), book.weighted(weight, _T))
 
