@@ -22,6 +22,9 @@ from .containment import contained, finite, recovered
 from .core import Core
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
 
+# Multiply-adds that the calls of one run cost, however short it is.
+_CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
+
 _WORKING_SET = 1 << 20  # numbers of one segment's inputs; keeps a segment near the cache
 
 
@@ -95,7 +98,8 @@ class Chunkwise(Form):
         )
         chunks = -(-sizes.length // chunk)
         complex_factor = 4 if system.is_complex else 1
-        return complex_factor * sizes.length * sizes.sequences * per_step + chunks * 20_000
+        calls = (_CALLS_DPLR if rank else _CALLS) + chunks * 20_000
+        return complex_factor * sizes.length * sizes.sequences * per_step + calls
 
 
 @dataclass(frozen=True)
