@@ -78,7 +78,7 @@ def main() -> None:
                     "gated delta rule",
                 )
             )
-            + ". It is below 5 %, so it is always on.",
+            + ". It is always on.",
             "",
         ]
     )
