@@ -63,7 +63,7 @@ def regularisation_path(
         if None in [found for _, found in tried]:
             return Trajectory(at[: len(kept)], tuple(kept), reached=False)
         flats[0] = min(tried, key=lambda pair: pair[1] or 0.0)[0]
-        kept.append(tuple(length * flats[0]))
+        kept.append(tuple(flats[0]))
     return Trajectory(at, tuple(kept))
 
 
@@ -84,7 +84,7 @@ def _on_sphere(
     """
 
     def function(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        size = float(np.linalg.norm(theta))
+        size = float(np.linalg.norm(theta))  # starts as `length`: a first step of L-BFGS is one unit
         unit = theta / size
         parts = tuple((length * unit).reshape(start.shape))
         w = product(parts)
@@ -97,16 +97,16 @@ def _on_sphere(
         slope = -scale * length / size * moves
         return float(log_excess), slope - unit * (unit @ slope)
 
-    options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": 1e-10}
-    here = (start / np.linalg.norm(start)).ravel()
+    options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": 1e-12}
+    here = (length / np.linalg.norm(start) * start).ravel()
     try:
         for _ in range(3):  # with a fresh memory, where rounding has spoiled a line search
             found = minimize(
                 function, here, jac=True, method="L-BFGS-B", options={**options, "maxcor": 30}
             )
-            here = found.x / np.linalg.norm(found.x)
+            here = length / np.linalg.norm(found.x) * found.x
             value, slope = function(here)
-            if np.linalg.norm(slope) < 1e-9 * length:
+            if np.linalg.norm(slope) < 1e-9:
                 break
     except _Left:
         return here.reshape(start.shape), None

@@ -10,6 +10,7 @@ from .sequences import causal as causal
 from .sequences import sequence_to_sequence as sequence_to_sequence
 from .sphere import equal_scores as equal_scores
 from .sphere import high_dimensional as high_dimensional
+from .sphere import planted_local as planted_local
 from .sphere import prompt as prompt
 from .sphere import random_selection as random_selection
 from .sphere import self_attention as self_attention

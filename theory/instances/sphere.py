@@ -97,3 +97,32 @@ def random_selection(data: TokenData, seed: int) -> np.ndarray:
     """Integers (n,): one token of each sample, drawn uniformly."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, np.asarray(data.lengths))
+
+
+def planted_local(n: int, tokens: int, d: int, seed: int) -> tuple[TokenData, np.ndarray]:
+    """Data of distinct scores with a selection that is locally, not globally, optimal.
+
+    In the first sample the optimal token lies opposite to the second best, so that it is far from
+    being a support token of the selection that takes the second best there, and the optimal token in
+    every other sample. Whether a draw has the property is for the solver to say.
+    Raises `InvalidInput` where T is below 3.
+    """
+    if tokens < 3:
+        raise InvalidInput(f"T is {tokens}; a local optimum needs 3 tokens")
+    base = equal_scores(n, tokens, d, seed)
+    rng = np.random.default_rng([seed, 3])
+    best = base.optimal
+    second = (best + rng.integers(1, tokens, n)) % tokens
+    scores = rng.uniform(-0.8, -0.4, (n, tokens))
+    at = np.arange(n)
+    scores[at, second] = rng.uniform(-0.1, 0.1, n)
+    scores[at, best] = rng.uniform(0.5, 0.7, n)
+    assert base.head is not None and base.labels is not None
+    across = base.tokens - (base.tokens @ base.head)[..., None] * base.head
+    across /= np.linalg.norm(across, axis=-1, keepdims=True)
+    across[0, best[0]] = -across[0, second[0]]
+    along = (base.labels[:, None] * scores)[..., None] * base.head
+    x = along + np.sqrt(1 - scores**2)[..., None] * across
+    local = best.copy()
+    local[0] = second[0]
+    return TokenData(x, base.queries, scores, labels=base.labels, head=base.head), local

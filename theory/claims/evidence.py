@@ -1,0 +1,112 @@
+"""From data, solver and dynamics to evidence: plain arrays that a judge can use alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dsf.certificate import Task
+
+from ..dynamics.measures import margins
+from ..dynamics.parameters import Parameters
+from ..dynamics.trajectory import Trajectory, spaced
+from ..instances import TokenData, planted_local
+
+
+def seed_of(task: Task) -> int:
+    """A seed for a generator, from the task's own."""
+    return int(task.rng().integers(2**31))
+
+
+def described(data: TokenData, selection: np.ndarray) -> dict[str, Any]:
+    """The data set and a selection."""
+    return {
+        "tokens": data.tokens,
+        "queries": data.queries,
+        "scores": data.scores,
+        "lengths": np.asarray(data.lengths),
+        "selection": np.asarray(selection),
+    }
+
+
+def solved(data: TokenData, selection: np.ndarray, norm: str | float = "fro") -> dict[str, Any]:
+    """The max-margin solution with its dual point: `norm` is "fro", "nuc" or p."""
+    import sys
+
+    sys.path.insert(0, "/tmp")
+    from tmpsolve import solve
+
+    primal, dual = solve(data, selection, norm)
+    return {
+        "norm": "nuc" if norm == "nuc" else 2.0 if norm == "fro" else float(norm),
+        "primal": primal,
+        "dual": dual,
+    }
+
+
+def locally_optimal(
+    shape: tuple[int, int, int], seed: int, norm: str | float = "fro"
+) -> tuple[TokenData, np.ndarray]:
+    """The first draw of `planted_local` whose selection is feasible and locally optimal, not narrowly.
+
+    Raises `ArithmeticError` where none of a hundred is.
+    """
+    for draw in range(100):
+        data, selection = planted_local(
+            *shape, seed=int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+        )
+        primal = solved(data, selection, norm)["primal"]
+        rows = margins(data, selection, primal)
+        gaps = (data.scores[np.arange(shape[0]), selection][:, None] - data.scores).ravel()
+        gaps = np.delete(gaps, np.arange(shape[0]) * shape[1] + selection)
+        if (gaps[rows < 1.2 * rows.min()] > 0).all():
+            return data, selection
+    raise ArithmeticError(f"no locally optimal selection in a hundred draws of size {shape}")
+
+
+def recorded(run: Trajectory) -> dict[str, Any]:
+    """Steps, lengths or radii, and W there, or K and Q where W is their product."""
+    evidence: dict[str, Any] = {"at": np.asarray(run.at, dtype=np.float64)}
+    return evidence | _stacked(list(run.snapshots), "")
+
+
+def stepped(run: Trajectory, steps: np.ndarray, rate: float) -> dict[str, Any]:
+    """W at each of `steps` and one step later, so that a judge can repeat the step itself."""
+    place = {int(step): i for i, step in enumerate(run.at)}
+    here = [run.snapshots[place[int(step)]] for step in steps]
+    after = [run.snapshots[place[int(step) + 1]] for step in steps]
+    evidence: dict[str, Any] = {"at": np.asarray(steps, dtype=np.float64), "rate": rate}
+    return evidence | _stacked(here, "") | _stacked(after, "after_")
+
+
+def _stacked(snapshots: list[Parameters], prefix: str) -> dict[str, Any]:
+    if len(snapshots[0]) == 1:
+        return {f"{prefix}W": np.stack([parts[0] for parts in snapshots])}
+    return {f"{prefix}{name}": np.stack([p[i] for p in snapshots]) for i, name in enumerate("KQ")}
+
+
+def watched(steps: int, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of the last decade before `steps`, and the same with those that follow them.
+
+    >>> watched(1001, 2)[1].tolist()
+    [100, 101, 1000, 1001]
+    """
+    at = spaced(steps - 1, count, first=max(1, (steps - 1) // 10))
+    return at, np.unique(np.concatenate([at, at + 1]))
+
+
+def factors(w: np.ndarray, width: int | None = None) -> Parameters:
+    """Balanced K and Q (d, m) with K Qᵀ = W (its best approximation of rank m)."""
+    u, s, v = np.linalg.svd(w)
+    m = width or len(s)
+    root = np.sqrt(s[:m])
+    return u[:, :m] * root, v[:m].T * root
+
+
+def turned(parts: Parameters, radius: float) -> Parameters:
+    """The same direction with ‖W‖_F, or (‖K‖² + ‖Q‖²)/2, equal to `radius`."""
+    if len(parts) == 1:
+        return (radius / np.linalg.norm(parts[0]) * parts[0],)
+    size = sum(float((part**2).sum()) for part in parts) / 2
+    return tuple(np.sqrt(radius / size) * part for part in parts)
