@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..dynamics.measures import margins
 from ..dynamics.parameters import Parameters
 from ..dynamics.trajectory import Trajectory, spaced
 from ..instances import TokenData, planted_local
+from .judging import SEPARATED
 
 
 def seed_of(task: Task) -> int:
@@ -45,24 +47,44 @@ def solved(data: TokenData, selection: np.ndarray, norm: str | float = "fro") ->
     }
 
 
+def _separation(data: TokenData, selection: np.ndarray, found: dict[str, Any]) -> float:
+    """The least relative slack of a row or, where that is larger, its relative multiplier."""
+    rows = margins(data, selection, found["primal"])
+    dual = found["dual"]
+    return float(np.maximum(rows / rows.min() - 1, dual / dual.max()).min())
+
+
+def well_separated(
+    draw: Callable[[int], tuple[TokenData, np.ndarray]], seed: int, norm: str | float = "fro"
+) -> tuple[TokenData, np.ndarray]:
+    """The first draw whose SVM is strictly complementary with room to spare, so that rates show early.
+
+    Raises `ArithmeticError` where none of two thousand is.
+    """
+    for child in np.random.SeedSequence(seed).generate_state(2000):
+        data, selection = draw(int(child))
+        lead = np.sort(np.where(data.mask, data.scores, -np.inf), axis=1)[:, -2:]
+        if np.diff(lead).min() < SEPARATED:
+            continue
+        if _separation(data, selection, solved(data, selection, norm)) >= 2 * SEPARATED:
+            return data, selection
+    raise ArithmeticError("none of two thousand draws is well separated")
+
+
 def locally_optimal(
     shape: tuple[int, int, int], seed: int, norm: str | float = "fro"
 ) -> tuple[TokenData, np.ndarray]:
-    """The first draw of `planted_local` whose selection is feasible and locally optimal, not narrowly.
-
-    Raises `ArithmeticError` where none of a hundred is.
-    """
-    for draw in range(100):
-        data, selection = planted_local(
-            *shape, seed=int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
-        )
-        primal = solved(data, selection, norm)["primal"]
-        rows = margins(data, selection, primal)
+    """The first draw of `planted_local` that is feasible, locally optimal and well separated."""
+    for child in np.random.SeedSequence(seed).generate_state(400):
+        data, selection = planted_local(*shape, seed=int(child))
+        found = solved(data, selection, norm)
+        rows = margins(data, selection, found["primal"])
         gaps = (data.scores[np.arange(shape[0]), selection][:, None] - data.scores).ravel()
         gaps = np.delete(gaps, np.arange(shape[0]) * shape[1] + selection)
         if (gaps[rows < 1.2 * rows.min()] > 0).all():
-            return data, selection
-    raise ArithmeticError(f"no locally optimal selection in a hundred draws of size {shape}")
+            if norm != "fro" or _separation(data, selection, found) >= 2 * SEPARATED:
+                return data, selection
+    raise ArithmeticError(f"no locally optimal selection in 400 draws of size {shape}")
 
 
 def recorded(run: Trajectory) -> dict[str, Any]:

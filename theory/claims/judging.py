@@ -13,6 +13,9 @@ from .problem import Problem, U, array, need
 NEARLY_OPTIMAL = 1e-5
 """The relative duality gap up to which an SVM solution is taken as one."""
 
+SEPARATED = 0.05
+"""The least relative slack, or else relative multiplier, of a row for rates to be seen."""
+
 STATIONARY = 1e-4
 """sin of the angle between W and -∇L up to which W counts as stationary on its sphere."""
 
@@ -143,6 +146,19 @@ def steps_of_descent(
             error = np.linalg.norm(step - move / np.linalg.norm(move))
             worst = max(worst, float(error) / (allowed * (1 + 1 / rate)))
     return Hypothesis("largest error of a step over its roundings", worst, worst <= 1)
+
+
+def separated(problem: Problem, evidence: Evidence, solution: MaxMargin) -> Hypothesis:
+    """Strict complementarity, with room: every row has a slack or a multiplier worth the name.
+
+    A row with neither joins or leaves the support only at astronomic norms, and rates are not seen.
+    """
+    if solution.norm != 2.0:
+        return Hypothesis("strict complementarity of the SVM", "asked of the Frobenius norm", True)
+    margins = problem.margins(solution.direction)
+    dual = array(evidence, "dual", None)
+    least = float(np.maximum(margins / margins.min() - 1, dual / dual.max()).min())
+    return Hypothesis("strict complementarity of the SVM", least, least >= SEPARATED)
 
 
 def best_tokens(problem: Problem) -> Hypothesis:

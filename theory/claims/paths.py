@@ -14,17 +14,30 @@ from ..dynamics import Objective, regularisation_path
 from ..instances import TokenData, sphere
 from . import judging
 from .asymptotics import rate
-from .evidence import described, factors, locally_optimal, recorded, seed_of, solved, turned
+from .evidence import (
+    described,
+    factors,
+    locally_optimal,
+    recorded,
+    seed_of,
+    solved,
+    turned,
+    well_separated,
+)
 from .problem import Problem
 
 _PAPER = "Tarzanagh et al. 2023, arXiv 2308.16898"
-_SIZES = {Budget.SMOKE: (3, 4, 6), Budget.DEFAULT: (4, 5, 8), Budget.FULL: (6, 8, 10)}
+_SIZES = {Budget.SMOKE: (3, 4, 6), Budget.DEFAULT: (4, 5, 8), Budget.FULL: (5, 6, 9)}
 _RADII = {False: (3e3, 1e5), True: (3e2, 1e4)}  # W; K and Q
 
 
 def _global(task: Task) -> Evidence:
-    data = sphere(*_SIZES[task.budget], seed=seed_of(task))
-    return {"data": data, "selection": data.optimal, "seed": seed_of(task)}
+    def draw(seed: int) -> tuple[TokenData, np.ndarray]:
+        data = sphere(*_SIZES[task.budget], seed=seed)
+        return data, data.optimal
+
+    data, selection = well_separated(draw, seed_of(task))
+    return {"data": data, "selection": selection, "seed": seed_of(task)}
 
 
 def _local(pair: bool) -> Callable[[Task], Evidence]:
