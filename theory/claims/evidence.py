@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..dynamics.measures import margins
 from ..dynamics.parameters import Parameters
 from ..dynamics.trajectory import Trajectory, spaced
 from ..instances import TokenData, planted_local
+from ..svm import Infeasible, att_svm
 from .judging import SEPARATED
 
 
@@ -33,18 +35,16 @@ def described(data: TokenData, selection: np.ndarray) -> dict[str, Any]:
 
 
 def solved(data: TokenData, selection: np.ndarray, norm: str | float = "fro") -> dict[str, Any]:
-    """The max-margin solution with its dual point: `norm` is "fro", "nuc" or p."""
-    import sys
+    """The max-margin solution with its dual point: `norm` is "fro", "nuc" or p.
 
-    sys.path.insert(0, "/tmp")
-    from tmpsolve import solve
-
-    primal, dual = solve(data, selection, norm)
-    return {
-        "norm": "nuc" if norm == "nuc" else 2.0 if norm == "fro" else float(norm),
-        "primal": primal,
-        "dual": dual,
-    }
+    Raises `ArithmeticError` where the selection cannot be separated.
+    """
+    name = {"fro": "frobenius", "nuc": "nuclear"}.get(str(norm), norm)
+    found = att_svm(data.ragged(), data.queries, np.asarray(selection), norm=name)
+    if isinstance(found, Infeasible):
+        raise ArithmeticError("the selection cannot be separated")
+    p = "nuc" if norm == "nuc" else 2.0 if norm == "fro" else float(norm)
+    return {"norm": p, "primal": found.W, "dual": found.dual}
 
 
 def _separation(data: TokenData, selection: np.ndarray, found: dict[str, Any]) -> float:
@@ -66,8 +66,9 @@ def well_separated(
         lead = np.sort(np.where(data.mask, data.scores, -np.inf), axis=1)[:, -2:]
         if np.diff(lead).min() < SEPARATED:
             continue
-        if _separation(data, selection, solved(data, selection, norm)) >= 2 * SEPARATED:
-            return data, selection
+        with suppress(ArithmeticError):
+            if _separation(data, selection, solved(data, selection, norm)) >= 2 * SEPARATED:
+                return data, selection
     raise ArithmeticError("none of two thousand draws is well separated")
 
 
@@ -77,7 +78,10 @@ def locally_optimal(
     """The first draw of `planted_local` that is feasible, locally optimal and well separated."""
     for child in np.random.SeedSequence(seed).generate_state(400):
         data, selection = planted_local(*shape, seed=int(child))
-        found = solved(data, selection, norm)
+        try:
+            found = solved(data, selection, norm)
+        except ArithmeticError:
+            continue
         rows = margins(data, selection, found["primal"])
         gaps = (data.scores[np.arange(shape[0]), selection][:, None] - data.scores).ravel()
         gaps = np.delete(gaps, np.arange(shape[0]) * shape[1] + selection)

@@ -20,6 +20,7 @@ def flow(
     lengths: Sequence[float] | np.ndarray,
     *,
     tolerance: float = 1e-9,
+    evaluations: int = 100_000,
 ) -> Trajectory:
     r"""The curve of Ẇ = -∇L(W), or of (K̇, Q̇) = -∇L, at the given arc lengths.
 
@@ -27,7 +28,8 @@ def flow(
     long time is needed to go far. One objective, no batch. `tolerance` is relative and absolute, per
     step of the integrator (LSODA).
     Raises `InvalidInput` where lengths do not increase from zero or more, and `ArithmeticError` where
-    the integrator gives up.
+    the integrator gives up, or has used up its `evaluations` of the gradient: a curve that ends at a
+    stationary point has a finite length.
 
     >>> from dsf.theory.instances import sphere
     >>> run = flow(Objective.of(sphere(3, 4, 5, seed=0)), np.zeros((5, 5)), [1.0, 4.0])
@@ -42,7 +44,15 @@ def flow(
     parts = as_parameters(start, objective.queries.shape[-1])
     shape = (len(parts), *parts[0].shape)
 
+    used = 0
+
     def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+        nonlocal used
+        used += 1
+        if used > evaluations:
+            raise ArithmeticError(
+                f"{evaluations} gradients were not enough: the curve may end at a stationary point"
+            )
         here = tuple(flat.reshape(shape))
         moves = pulled_back(here, objective.gradient(product(here)).direction)
         size = float(norm(moves))

@@ -84,7 +84,9 @@ def _on_sphere(
     """
 
     def function(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        size = float(np.linalg.norm(theta))  # starts as `length`: a first step of L-BFGS is one unit
+        size = float(
+            np.linalg.norm(theta)
+        )  # starts as `length`: a first step of L-BFGS is one unit
         unit = theta / size
         parts = tuple((length * unit).reshape(start.shape))
         w = product(parts)
