@@ -30,7 +30,6 @@ def solve(space: Space, start: Array, gap: float = 5e-7) -> tuple[Array, Array, 
             return W, weights, gradient
         added = np.flatnonzero(margins < margins[working].min() + 0.02)
         if len(np.setdiff1d(added, working)) == 0:
-            gap = gap if lowest <= 0 else max(gap, 1 - dual * lowest / size)
             return (W, weights, gradient) if lowest > 0 else None
         working = np.union1d(working, added)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from .instance import Array, Instance
 
@@ -58,11 +59,9 @@ class Rows:
 
     def adjoint(self, weights: Array) -> Array:
         """A*(λ) = Σ λ_k d_k z_kᵀ, (p, r)."""
-        sums = np.zeros((len(self.right), self.left.shape[1]))
-        starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
-        if len(starts):
-            weighted = self.left * weights[:, None]
-            np.add.at(sums, self.owner[starts], np.add.reduceat(weighted, starts))
+        every = np.arange(len(self.owner))
+        shape = (len(self.right), len(self.owner))
+        sums = csr_array((weights, (self.owner, every)), shape=shape) @ self.left
         return sums.T @ self.right
 
     def gram(self) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dsf.errors import InvalidInput
@@ -26,7 +28,7 @@ def solve(
     W = cp.Variable((instance.d, instance.d))
     queries = instance.queries
 
-    def rows(differences: Array, owner: Array) -> object:
+    def rows(differences: Array, owner: Array) -> Any:
         return cp.sum(cp.multiply(differences @ W, queries[owner]), axis=1)
 
     margin = rows(instance.differences, instance.owner) >= 1
@@ -38,7 +40,7 @@ def solve(
     elif norm == "frobenius":
         objective = cp.sum_squares(W) / 2
     else:
-        objective = cp.pnorm(cp.vec(W, order="C"), float(norm))
+        objective: Any = cp.pnorm(cp.vec(W, order="C"), norm)  # type: ignore[arg-type]
     problem = cp.Problem(cp.Minimize(objective), constraints)
     problem.solve(solver=SOLVERS[solver], **options)
     if W.value is None:
