@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
@@ -12,39 +14,51 @@ from .space import Space
 _CHECK = 20
 
 
-def solve(space: Space, start: Array, gap: float = 5e-7) -> tuple[Array, Array, Array] | None:
+def solve(space: Space, start: Array, gap: float = 9e-7) -> tuple[Array, Array, Array] | None:
     """W (p, r) of the rank that the thresholding leaves, λ (M,) and A*λ + E*μ, to a relative gap over all rows."""
-    working = np.flatnonzero(start > 0)
     W = space.adjoint(start)
     weights = start / np.linalg.norm(W, 2)
-    working = np.union1d(working, np.flatnonzero(space.apply(W) < 1.02))
-    for _ in range(30):
-        W, own, gradient = _admm(space, working, W, weights[working], gap / 2)
+    working = np.union1d(np.flatnonzero(start > 0), np.flatnonzero(space.apply(W) < 1.02))
+    state = _State(W, np.zeros_like(W), -weights, 1.0)
+    asked = 1e-3
+    for _ in range(40):
+        W, own, gradient = _admm(space, working, state, asked / 2)
         weights = np.zeros(space.count)
         weights[working] = own
         margins = space.apply(W)
         lowest = float(margins.min())
-        dual = float(weights.sum()) / np.linalg.norm(gradient, 2)
+        dual = float(weights.sum()) / float(np.linalg.norm(gradient, 2))
         size = float(np.linalg.svd(W, compute_uv=False).sum())
         if lowest > 0 and 1 - dual * lowest / size <= gap:
             return W, weights, gradient
-        added = np.flatnonzero(margins < margins[working].min() + 0.02)
-        if len(np.setdiff1d(added, working)) == 0:
+        near = np.flatnonzero(margins < margins[working].min() + 0.02)
+        added = np.setdiff1d(near, working)
+        if not len(added) and asked <= gap:
             return (W, weights, gradient) if lowest > 0 else None
         working = np.union1d(working, added)
+        asked = max(gap, asked / 30)
     return None
 
 
+@dataclass
+class _State:
+    """Where the iteration stands, over all rows: one stage begins where the last one ended."""
+
+    V: Array
+    U: Array
+    u: Array
+    rho: float
+
+
 def _admm(
-    space: Space, working: Array, W: Array, weights: Array, gap: float, limit: int = 20_000
+    space: Space, working: Array, state: _State, gap: float, limit: int = 20_000
 ) -> tuple[Array, Array, Array]:
     """min ‖V‖_* + [s ≥ 1] with V = W and A(W) = s, over-relaxed, penalty balanced."""
     rows = space.rows.only(working)
     inside = Space(rows, space.equalities, space.taken)
     factor = cho_factor(np.eye(len(working)) + space.gram(working), check_finite=False)
-    rho = 1.0
-    V, U = W.copy(), np.zeros_like(W)
-    s, u = np.maximum(rows.apply(W), 1.0), -weights / rho
+    rho, V, U, u = state.rho, state.V, state.U, state.u[working]
+    s = np.maximum(rows.apply(V) + u, 1.0)
     best: tuple[float, Array, Array, Array] | None = None
     for iteration in range(1, limit + 1):
         target = space.project(V - U) + inside.adjoint(s - u)
@@ -56,8 +70,8 @@ def _admm(
         kept = int((sizes > 1.0 / rho).sum())
         V = (left[:, :kept] * (sizes[:kept] - 1.0 / rho)) @ right[:kept]
         s = np.maximum(onto + u, 1.0)
-        U += relaxed - V
-        u += onto - s
+        U = U + relaxed - V
+        u = u + onto - s
         if iteration % _CHECK:
             continue
         dual = np.maximum(-u, 0.0)
@@ -78,6 +92,9 @@ def _admm(
         if iteration <= 2000 and not 0.1 <= primal / max(change, 1e-300) <= 10:
             scale = 2.0 if primal > change else 0.5
             rho, U, u = rho * scale, U / scale, u / scale
+    state.V, state.U, state.rho = V, U, rho
+    state.u = np.zeros(space.count)
+    state.u[working] = u
     if best is None:
         dual = np.maximum(-u, 0.0)
         return V, dual, inside.adjoint(dual)
