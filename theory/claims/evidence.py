@@ -14,8 +14,9 @@ from ..dynamics.measures import margins
 from ..dynamics.parameters import Parameters
 from ..dynamics.trajectory import Trajectory, spaced
 from ..instances import TokenData, planted_local
-from ..svm import Infeasible, att_svm
-from .judging import SEPARATED
+from ..svm import Infeasible, Instance, att_svm
+from .judging import SEPARATED, separation
+from .problem import Problem
 
 
 def seed_of(task: Task) -> int:
@@ -47,11 +48,21 @@ def solved(data: TokenData, selection: np.ndarray, norm: str | float = "fro") ->
     return {"norm": p, "primal": found.W, "dual": found.dual}
 
 
+def solved_with_equals(data: TokenData, selection: np.ndarray, equal: np.ndarray) -> dict[str, Any]:
+    """The Frobenius solution where the tokens of `equal` (n, T) share the selection, with multipliers.
+
+    Raises `ArithmeticError` where that cannot be separated.
+    """
+    shared = [np.flatnonzero(row).tolist() for row in equal]
+    found = att_svm(Instance(data.ragged(), data.queries, np.asarray(selection), equal=shared))
+    if isinstance(found, Infeasible):
+        raise ArithmeticError("the selection cannot be separated")
+    points = {"norm": 2.0, "primal": found.W, "dual": found.dual}
+    return {**points, "equal": equal, "equal_dual": found.equal_dual}
+
+
 def _separation(data: TokenData, selection: np.ndarray, found: dict[str, Any]) -> float:
-    """The least relative slack of a row or, where that is larger, its relative multiplier."""
-    rows = margins(data, selection, found["primal"])
-    dual = found["dual"]
-    return float(np.maximum(rows / rows.min() - 1, dual / dual.max()).min())
+    return separation(Problem.of(described(data, selection)), found)
 
 
 def well_separated(
@@ -112,13 +123,13 @@ def _stacked(snapshots: list[Parameters], prefix: str) -> dict[str, Any]:
     return {f"{prefix}{name}": np.stack([p[i] for p in snapshots]) for i, name in enumerate("KQ")}
 
 
-def watched(steps: int, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Steps of the last decade before `steps`, and the same with those that follow them.
+def watched(steps: int, count: int = 5, span: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Steps from the last over `span` to the last before `steps`; the same with those that follow.
 
     >>> watched(1001, 2)[1].tolist()
     [100, 101, 1000, 1001]
     """
-    at = spaced(steps - 1, count, first=max(1, (steps - 1) // 10))
+    at = spaced(steps - 1, count, first=max(1, (steps - 1) // span))
     return at, np.unique(np.concatenate([at, at + 1]))
 
 

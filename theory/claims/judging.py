@@ -56,7 +56,10 @@ def max_margin(problem: Problem, evidence: Evidence) -> MaxMargin:
     norm = "nuc" if evidence["norm"] == "nuc" else float(evidence["norm"])
     need(norm == "nuc" or float(norm) > 1, "the norm is not one")
     primal = array(evidence, "primal", d, d)
-    low, high = problem.gap(primal, array(evidence, "dual", None), norm)
+    free = (
+        np.asarray(evidence["equal_dual"], dtype=np.float64) if "equal_dual" in evidence else None
+    )
+    low, high = problem.gap(primal, array(evidence, "dual", None), norm, free)
     need(0 < low <= high, "a dual point above a primal one")
     bar = 2 * np.sqrt(high**2 - low**2) / high if norm == 2.0 else 0.0
     return MaxMargin(norm, primal / np.linalg.norm(primal), float(bar), low, high)
@@ -148,6 +151,13 @@ def steps_of_descent(
     return Hypothesis("largest error of a step over its roundings", worst, worst <= 1)
 
 
+def separation(problem: Problem, evidence: Evidence) -> float:
+    """The least relative slack of a row or, where that is larger, its relative multiplier."""
+    margins = problem.margins(np.asarray(evidence["primal"], dtype=np.float64))
+    dual = array(evidence, "dual", None)
+    return float(np.maximum(margins / margins.min() - 1, dual / dual.max()).min())
+
+
 def separated(problem: Problem, evidence: Evidence, solution: MaxMargin) -> Hypothesis:
     """Strict complementarity, with room: every row has a slack or a multiplier worth the name.
 
@@ -155,9 +165,7 @@ def separated(problem: Problem, evidence: Evidence, solution: MaxMargin) -> Hypo
     """
     if solution.norm != 2.0:
         return Hypothesis("strict complementarity of the SVM", "asked of the Frobenius norm", True)
-    margins = problem.margins(solution.direction)
-    dual = array(evidence, "dual", None)
-    least = float(np.maximum(margins / margins.min() - 1, dual / dual.max()).min())
+    least = separation(problem, evidence)
     return Hypothesis("strict complementarity of the SVM", least, least >= SEPARATED)
 
 

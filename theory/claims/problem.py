@@ -19,7 +19,6 @@ _LOG_SLOPES = {
     "logistic": lambda x: -np.logaddexp(0.0, x),
     "exponential": lambda x: -x,
     "linear": np.zeros_like,
-    "log": lambda x: -np.log(x),
 }
 
 
@@ -46,13 +45,17 @@ def array(evidence: Evidence, name: str, *shape: int | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Problem:
-    """Tokens (n, T, d), queries (n, d), scores (n, T), mask (n, T), selection (n,), and its rows."""
+    """Tokens (n, T, d), queries (n, d), scores (n, T), mask (n, T), selection (n,), and its rows.
+
+    `equal` (n, T) marks tokens that share the selection: their rows are equalities.
+    """
 
     tokens: np.ndarray
     queries: np.ndarray
     scores: np.ndarray
     mask: np.ndarray
     selection: np.ndarray
+    equal: np.ndarray | None = None
 
     @classmethod
     def of(cls, evidence: Evidence) -> Problem:
@@ -64,12 +67,18 @@ class Problem:
             need(each.shape == (n,) and each.dtype.kind in "iu", "n integers are needed")
         need((lengths >= 1).all() and (lengths <= most).all(), "lengths are out of range")
         need((selection >= 0).all() and (selection < lengths).all(), "selection is out of range")
+        equal = None
+        if "equal" in evidence:
+            equal = np.asarray(evidence["equal"])
+            need(equal.shape == (n, most) and equal.dtype == bool, "`equal` is not a mask")
+            need(not equal[np.arange(n), selection].any(), "a selected token is its own equal")
         return cls(
             tokens,
             array(evidence, "queries", n, d),
             array(evidence, "scores", n, most),
             np.arange(most) < lengths[:, None],
             selection,
+            equal,
         )
 
     @property
@@ -80,13 +89,20 @@ class Problem:
         """bool (n, T): the tokens that are there and not selected; the rows in this order."""
         found = self.mask.copy()
         found[np.arange(len(found)), self.selection] = False
-        return found
+        return found if self.equal is None else found & ~self.equal
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """d_k = x_iα - x_it and z_k, each (M, d)."""
-        n = len(self.mask)
-        gaps = self.tokens[np.arange(n), self.selection][:, None] - self.tokens
-        i, t = np.nonzero(self.others())
+        return self._gaps(self.others())
+
+    def equalities(self) -> np.ndarray:
+        """(x_iα - x_it) z_iᵀ of the tokens that share the selection, flat, (E, d²)."""
+        d, z = self._gaps(np.zeros_like(self.mask) if self.equal is None else self.equal)
+        return (d[:, :, None] * z[:, None, :]).reshape(len(d), self.shape[2] ** 2)
+
+    def _gaps(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gaps = self.tokens[np.arange(len(which)), self.selection][:, None] - self.tokens
+        i, t = np.nonzero(which)
         return gaps[i, t], self.queries[i]
 
     def margins(self, w: np.ndarray) -> np.ndarray:
@@ -111,8 +127,12 @@ class Problem:
     def descent_direction(self, w: np.ndarray, loss: str = "logistic") -> tuple[float, np.ndarray]:
         """log of a scale, and -∇L over that scale, (d, d)."""
         logs = self.log_weights(w)
-        margin = np.where(self.mask, np.exp(logs) * self.scores, 0.0).sum(1)
-        slope = _LOG_SLOPES[loss](margin)
+        if loss == "log":  # in logarithms, since the probability itself may underflow
+            with np.errstate(divide="ignore"):
+                slope = -np.logaddexp.reduce(logs + np.log(self.scores), axis=1)
+        else:
+            margin = np.where(self.mask, np.exp(logs) * self.scores, 0.0).sum(1)
+            slope = _LOG_SLOPES[loss](margin)
         pairs = slope[:, None, None] + logs[:, :, None] + logs[:, None, :]
         gaps = self.scores[:, :, None] - self.scores[:, None, :]
         pairs = np.where(gaps != 0, pairs, -np.inf)
@@ -136,17 +156,30 @@ class Problem:
         ratio = np.log1p(np.exp(slope) * np.expm1(delta)) / (np.exp(slope) * delta)
         return float(np.logaddexp.reduce(slope + total + np.log(ratio)) - np.log(len(at)))
 
-    def gap(self, primal: np.ndarray, dual: np.ndarray, norm: float | str) -> tuple[float, float]:
+    def gap(
+        self,
+        primal: np.ndarray,
+        dual: np.ndarray,
+        norm: float | str,
+        free: np.ndarray | None = None,
+    ) -> tuple[float, float]:
         """(lowest known, highest known) optimal norm of the SVM, by weak duality.
 
-        W over its smallest margin is feasible; λ >= 0 gives Σλ / ‖Σ λ_k d_k z_kᵀ‖ in the dual norm.
-        `norm` is "nuc" or p. Both are widened by their roundings.
+        W over its smallest margin is feasible; λ >= 0 gives Σλ / ‖Σ λ_k d_k z_kᵀ‖ in the dual norm,
+        to which equalities add `free` multipliers (E,). `norm` is "nuc" or p. Both are widened by
+        their roundings; equalities may be missed by 1e-9 of the largest entry.
         """
         d, z = self.rows()
         need(dual.shape == (len(d),) and (dual >= 0).all(), "the dual point is not one")
         least = float(self.margins(primal).min())
         need(least > 0, "the primal point has no positive margin")
         pulled = (dual[:, None] * d).T @ z
+        equalities = self.equalities()
+        if len(equalities):
+            need(free is not None and free.shape == (len(equalities),), "multipliers are missing")
+            pulled = pulled + (free @ equalities).reshape(pulled.shape)  # type: ignore[operator]
+            missed = np.abs(equalities @ primal.ravel()).max()
+            need(missed <= 1e-9 * np.abs(primal).max(), "the primal point misses an equality")
         if norm == "nuc":
             size, dual_size = np.linalg.norm(primal, "nuc"), np.linalg.norm(pulled, 2)
         else:

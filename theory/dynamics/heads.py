@@ -38,17 +38,12 @@ class QuadraticHead:
 
 @dataclass(frozen=True)
 class ReluHead:
-    """h(o) = Σ_k c_k max(0, V_k · o) with V (k, d); c is 1 where not given."""
+    """h(o) = Σ_k max(0, V_k · o) with V (k, d) or, for a batch, (B, k, d)."""
 
     weights: np.ndarray
-    outer: np.ndarray | None = None
-
-    def _outer(self) -> np.ndarray:
-        return np.ones(len(self.weights)) if self.outer is None else self.outer
 
     def value(self, outputs: np.ndarray) -> np.ndarray:
-        return np.maximum(outputs @ self.weights.T, 0.0) @ self._outer()
+        return np.maximum(outputs @ np.swapaxes(self.weights, -1, -2), 0.0).sum(-1)
 
     def gradient(self, outputs: np.ndarray) -> np.ndarray:
-        active = (outputs @ self.weights.T > 0) * self._outer()
-        return active @ self.weights
+        return (outputs @ np.swapaxes(self.weights, -1, -2) > 0) @ self.weights

@@ -24,7 +24,8 @@ class Loss:
     def log_excess(self, at: np.ndarray, log_drop: np.ndarray, sign: np.ndarray) -> np.ndarray:
         """log|ℓ(x - sδ) - ℓ(x)| from log δ and s = ±1; exact also where δ underflows."""
         drop = sign * np.exp(np.maximum(log_drop, -600.0))
-        return self.log_slope(at) + log_drop + np.log(self.ratio(at, drop))
+        with np.errstate(divide="ignore"):  # a log-loss may be infinite
+            return self.log_slope(at) + log_drop + np.log(self.ratio(at, drop))
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
 r"""The empirical risk of one attention layer, with its gradient in the log domain.
 
 With a_t = x_tᵀWz, s = softmax(a) and scores γ, the gradient of a sample's loss in a_t is
-ℓ' s_t (γ_t - γᵀs). Let δ be the token of the largest logit, b_t = a_t - a_δ <= 0 and g_t = γ_t - γ_δ.
-Then γ_t - γᵀs = g_t - Σ_τ s_τ g_τ, in which δ does not occur: nothing cancels when s_δ is almost 1,
-where 1 - s_δ would. The row of δ is minus the sum of the others, so it is never formed. Every row is
-kept as (logarithm of its scale) and (numbers of order one), and one shift by the largest scale makes
-the table; so nothing underflows at any norm of W, and the direction is right to rounding.
+ℓ' s_t (γ_t - γᵀs). Let δ be the token of the largest logit, and g_t = γ_t - γ_δ. Then
+γ_t - γᵀs = g_t - Σ_τ s_τ g_τ, in which δ does not occur: nothing cancels when s_δ is almost 1, where
+1 - s_δ would. The row of δ is minus the sum of the others, so it is never formed. Every entry is kept
+as sign and logarithm, also the mean Σ s_τ g_τ (all that is left for a token that ties with δ), and one
+shift by the largest makes the table; so nothing underflows at any norm of W, and the direction is
+right to rounding.
 """
 
 from __future__ import annotations
@@ -47,23 +48,24 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Attention:
-    """Softmax at one W, relative to the largest logit of each sample; arrays (..., n, T) and (..., n)."""
+    """Softmax at one W: the token δ of the largest logit (..., n, 1), and log s of all others.
 
-    largest: np.ndarray  # the token δ of the largest logit, (..., n, 1)
-    log_rest: np.ndarray  # log of the largest weight among the others, (..., n)
-    rest: np.ndarray  # the other weights over that, zero at δ and at padding, (..., n, T)
+    `log_others` (..., n, T) is -inf at δ and at padding.
+    """
+
+    largest: np.ndarray
+    log_others: np.ndarray
 
     def log_weights(self) -> np.ndarray:
         """log s, (..., n, T); -inf at padding."""
-        with np.errstate(divide="ignore"):
-            found = np.log(self.rest) + self.log_rest[..., None]
-        total = np.exp(self.log_rest) * self.rest.sum(-1)
-        np.put_along_axis(found, self.largest, np.log1p(-total)[..., None], -1)
+        found = self.log_others.copy()
+        top = np.log1p(-np.exp(found).sum(-1, keepdims=True))
+        np.put_along_axis(found, self.largest, top, -1)
         return found
 
     def weights(self) -> np.ndarray:
         """s, (..., n, T)."""
-        found = self.rest * np.exp(self.log_rest)[..., None]
+        found = np.exp(self.log_others)
         np.put_along_axis(found, self.largest, 1 - found.sum(-1, keepdims=True), -1)
         return found
 
@@ -139,11 +141,7 @@ class Objective:
         largest = a.argmax(-1)[..., None]
         b = a - np.take_along_axis(a, largest, -1)
         np.put_along_axis(b, largest, -np.inf, -1)
-        second = b.max(-1)
-        alone = np.isneginf(second)  # a sample of one token selects nothing
-        rest = np.exp(b - np.where(alone, 0.0, second)[..., None])
-        log_rest = second - np.log1p(np.exp(second) * rest.sum(-1))
-        return Attention(largest, log_rest, rest)
+        return Attention(largest, b - np.log1p(np.exp(b).sum(-1, keepdims=True)))
 
     def outputs(self, w: np.ndarray) -> np.ndarray:
         """o_i = X_iᵀ s_i, (..., n, d)."""
@@ -157,32 +155,36 @@ class Objective:
         """L(W), (...)."""
         return self.loss.value(self.margins(w)).mean(-1)
 
-    def _margins(self, s: Attention) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Y f (..., n); g = γ - γ_δ (..., n, T), of the head at its present output; gᵀs (..., n)."""
-        if self.head is None:
-            top = np.take_along_axis(self.scores, s.largest, -1)
-            g = self.scores - top
-            mean = np.exp(s.log_rest) * (s.rest * g).sum(-1)
-            return top[..., 0] + mean, g, mean
-        outputs = (s.weights()[..., None, :] @ self.tokens)[..., 0, :]
-        slope = self.labels[..., None] * self.head.gradient(outputs)
-        scores = (self.tokens @ slope[..., None])[..., 0]
-        g = scores - np.take_along_axis(scores, s.largest, -1)
-        mean = np.exp(s.log_rest) * (s.rest * g).sum(-1)
-        return self.labels * self.head.value(outputs), g, mean
+    def _margins(self, s: Attention) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Y f (..., n); g = γ - γ_δ (..., n, T) of the head at its present output; log|gᵀs| and sign."""
+        scores = self.scores
+        if self.head is not None:
+            outputs = (s.weights()[..., None, :] @ self.tokens)[..., 0, :]
+            slope = self.labels[..., None] * self.head.gradient(outputs)
+            scores = (self.tokens @ slope[..., None])[..., 0]
+        top = np.take_along_axis(scores, s.largest, -1)
+        g = scores - top
+        with np.errstate(divide="ignore"):
+            log_mean, sign = _signed_sum(s.log_others + np.log(np.abs(g)), np.sign(g))
+        if self.head is not None:
+            margin = self.labels * self.head.value(outputs)  # pyright: ignore[reportPossiblyUnbound]
+        else:
+            margin = top[..., 0] + sign * np.exp(log_mean)
+        return margin, g, np.asarray(log_mean), np.asarray(sign)
 
     def gradient(self, w: np.ndarray) -> LogGradient:
         """-∇L(W) as a logarithm of its scale and a matrix of order one."""
         s = self.attention(w)
-        margin, g, mean = self._margins(s)
-        rows = s.rest * (g - mean[..., None])
-        size = np.abs(rows).max(-1)
+        margin, g, log_mean, sign = self._margins(s)
+        mean = (sign * np.exp(log_mean))[..., None]
+        tied = g == 0
+        rows = np.where(tied, -sign[..., None], g - mean)
         with np.errstate(divide="ignore"):
-            scale = s.log_rest + self.loss.log_slope(margin) + np.log(size)
-        shift = scale.max(-1)
+            logs = s.log_others + np.where(tied, log_mean[..., None], np.log(np.abs(rows)))
+        logs = logs + self.loss.log_slope(margin)[..., None]
+        shift = logs.max((-2, -1))
         dead = np.isneginf(shift)
-        relative = np.exp(scale - np.where(dead, 0.0, shift)[..., None])
-        table = rows * (relative / np.where(size == 0, 1.0, size))[..., None]
+        table = np.sign(rows) * np.exp(logs - np.where(dead, 0.0, shift)[..., None, None])
         np.put_along_axis(table, s.largest, -table.sum(-1, keepdims=True), -1)
         pulled = (table[..., None, :] @ self.tokens)[..., 0, :]
         direction = np.swapaxes(pulled, -1, -2) @ self.queries
