@@ -98,7 +98,9 @@ def orthogonal_error(
     return 8 * (steps + 1) * max(1, size) * unit_roundoff(dtype) * norm
 
 
-def rank_tolerance(rows: int, columns: int, norm: float, dtype: torch.dtype = torch.float64) -> float:
+def rank_tolerance(
+    rows: int, columns: int, norm: float, dtype: torch.dtype = torch.float64
+) -> float:
     """max(rows, columns) · 2u · ‖A‖: singular values up to here may be rounding alone.
 
     The rule of `numpy.linalg.matrix_rank` (Golub and Van Loan, Matrix Computations, section 5.5.8);
