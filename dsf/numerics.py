@@ -85,3 +85,25 @@ def require_within(computed: Tensor, exact: Tensor, bound: Tensor, what: str) ->
 def _same_kind(computed: Tensor, exact: Tensor) -> Tensor:
     both_nan = torch.isnan(computed) & torch.isnan(exact)
     return both_nan | (computed == exact)
+
+
+def orthogonal_error(
+    steps: int, size: int, norm: float, dtype: torch.dtype = torch.float64
+) -> float:
+    """8 (steps + 1) size u ‖A‖: what `steps` QR or SVD steps of this size move a singular value by.
+
+    Each step is backward stable (Higham 2002, theorem 19.4; Golub and Van Loan, section 8.6), with a
+    small constant that LAPACK does not state: 8 is a wide margin, not a proof.
+    """
+    return 8 * (steps + 1) * max(1, size) * unit_roundoff(dtype) * norm
+
+
+def rank_tolerance(
+    rows: int, columns: int, norm: float, dtype: torch.dtype = torch.float64
+) -> float:
+    """max(rows, columns) · 2u · ‖A‖: singular values up to here may be rounding alone.
+
+    The rule of `numpy.linalg.matrix_rank` (Golub and Van Loan, Matrix Computations, section 5.5.8);
+    a heuristic for which entries of A are rounded, not a bound of the SVD's own error.
+    """
+    return max(rows, columns) * 2 * unit_roundoff(dtype) * norm

@@ -21,4 +21,9 @@ PAPERS: tuple[str, ...] = (
     "dsf.papers.gu2021:PAPER",
     "dsf.papers.orvieto2023:PAPER",
     "dsf.papers.guo2025:PAPER",
+    "dsf.papers.ghodsi2025:PAPER",
+    "dsf.papers.dewilde1998:PAPER",
+    "dsf.papers.sandberg2004:PAPER",
+    "dsf.papers.heinsen2023:PAPER",
+    "dsf.papers.higham2002:PAPER",
 )

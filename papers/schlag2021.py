@@ -16,5 +16,5 @@ PAPER = Paper(
     arxiv="2102.11174",
     url="https://arxiv.org/abs/2102.11174",
     summary="The delta rule as the update of a linear attention's memory.",
-    claims=("dsf.claims.delta_family:SCHLAG2021",),
+    claims=("dsf.claims.delta_family:SCHLAG2021", "dsf.claims.delta_stability:CLAIMS"),
 )

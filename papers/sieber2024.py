@@ -39,5 +39,8 @@ PAPER = Paper(
         "dsf.claims.conversions:NORMALISER_IS_A_COLUMN",
         "dsf.claims.conversions:DELTA_RULE_ORTHONORMAL",
         "dsf.claims.gated_cells:SIEBER2024",
+        "dsf.claims.states:CLAIMS",
+        "dsf.claims.taylor_degrees:CLAIMS",
+        "dsf.claims.gauge_reach:CLAIMS",
     ),
 )
