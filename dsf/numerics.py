@@ -107,3 +107,13 @@ def rank_tolerance(
     a heuristic for which entries of A are rounded, not a bound of the SVD's own error.
     """
     return max(rows, columns) * 2 * unit_roundoff(dtype) * norm
+
+
+def weighted_sum_error(weights: Tensor, values: Tensor, roundings: float) -> Tensor:
+    """`roundings` · u · max|Φ| Σ_j |v_j| for Φ (…, T, T), v (B, T, H, V): an error of y = Φ v, as (B, 1, H, V).
+
+    For weights whose own error is at most a number of roundings of the largest one.
+    """
+    largest = weights.abs().flatten(2).amax(-1)
+    size = values.abs().sum(1) * largest[:, :, None]
+    return roundings * unit_roundoff(values.dtype) * size[:, None]

@@ -4,6 +4,10 @@ from .aaren import aaren as aaren
 from .architecture import Architecture as Architecture
 from .architecture import Draw as Draw
 from .architecture import Sample as Sample
+from .band import CAUSAL as CAUSAL
+from .band import EVERYTHING as EVERYTHING
+from .band import Band as Band
+from .band import BlockCounts as BlockCounts
 from .comba import comba as comba
 from .delta_product import delta_product as delta_product
 from .deltanet import deltanet as deltanet
@@ -22,9 +26,9 @@ from .minlstm import minlstm as minlstm
 from .mlstm import mlstm as mlstm
 from .normalised_attention import normalised_attention as normalised_attention
 from .protocol import Mixer as Mixer
-from .protocol import Recurrence as Recurrence
 from .qlstm import qlstm as qlstm
 from .random_features import random_feature_attention as random_feature_attention
+from .recurrence import Recurrence as Recurrence
 from .retnet import retnet as retnet
 from .rg_lru import rg_lru as rg_lru
 from .rwkv6 import rwkv6 as rwkv6
@@ -33,8 +37,14 @@ from .s4 import s4 as s4
 from .s4d import s4d as s4d
 from .s5 import s5 as s5
 from .s6 import s6 as s6
+from .scores import SigmoidAttention as SigmoidAttention
 from .softmax_attention import SoftmaxAttention as SoftmaxAttention
 from .ssd import ssd as ssd
+from .summaries import agent_attention as agent_attention
+from .summaries import flow_attention as flow_attention
+from .summaries import inline_attention as inline_attention
 from .table import ARCHITECTURES as ARCHITECTURES
+from .taps import DepthwiseConvolution as DepthwiseConvolution
+from .taps import moving_taps as moving_taps
 from .taylor_attention import taylor_attention as taylor_attention
 from .titans import titans_linear as titans_linear

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput, Refusal
 
-from .protocol import Mixer
+from .band import CAUSAL, Band
+from .scores import ScoreMixer, check_queries, check_values, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +22,12 @@ class Cache:
 
 
 @dataclass(frozen=True, eq=False)
-class SoftmaxAttention(Mixer):
+class SoftmaxAttention(ScoreMixer):
     r"""y_i = Σ_{j≤i} e^{q_i·k_j/√K} v_j / Σ_{j≤i} e^{q_i·k_j/√K} for `q`, `k` (B, T, H, K).
 
-    Its system is refused: e^{q·k} = Σ_p (q·k)^p / p! is a sum of infinitely many separable terms, so
-    no map of tokens to a state of fixed size reproduces it for all queries and keys. What continues
-    it is the `Cache`.
+    Other bands give softmax over a window, or over all tokens. With an unlimited band the system is
+    refused: e^{q·k} = Σ_p (q·k)^p / p! is a sum of infinitely many separable terms, so no map of tokens to
+    a state of fixed size reproduces it for all queries and keys. What continues it is the `Cache`.
 
     Source: Vaswani et al. (1706.03762), equation 1; the refusal: Sieber et al. (2405.15731), section 4.1.
 
@@ -40,37 +41,35 @@ class SoftmaxAttention(Mixer):
 
     q: Tensor
     k: Tensor
+    band: Band = CAUSAL
 
     def __post_init__(self) -> None:
-        if self.q.ndim != 4 or self.q.shape != self.k.shape:
-            raise InvalidInput(
-                f"`q` and `k` must have one shape (B, T, H, K); got {tuple(self.q.shape)}, {tuple(self.k.shape)}"
-            )
+        check_queries(self.q, self.k)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        return self.continued(values, None)[0]
+    def weights(self) -> Tensor:
+        return self._weights(self.k)
 
     def continued(self, values: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """Outputs (B, T, H, V) and the cache after the last token; `cache` holds earlier tokens."""
-        if values.shape[:3] != self.k.shape[:3]:
+        """Outputs (B, T, H, V) and the cache after the last token; `cache` holds earlier tokens.
+
+        Raises `InvalidInput` where outputs read later tokens.
+        """
+        if not self.causal:
             raise InvalidInput(
-                f"`values` must have leading sizes {tuple(self.k.shape[:3])}; got {tuple(values.shape[:3])}"
+                "softmax over later tokens cannot be continued: give all tokens at once"
             )
+        check_values(values, self.k)
         keys = self.k if cache is None else torch.cat([cache.keys, self.k], 1)
         held = values if cache is None else torch.cat([cache.values, values], 1)
         outputs = torch.einsum("bhij,bjhv->bihv", self._weights(keys), held)
         return outputs, Cache(keys, held)
 
     def _weights(self, keys: Tensor) -> Tensor:
-        logits = torch.einsum("bihk,bjhk->bhij", self.q, keys) / self.q.shape[-1] ** 0.5
         earlier = keys.shape[1] - self.q.shape[1]
-        ahead = torch.ones_like(logits[0, 0], dtype=torch.bool).triu(earlier + 1)
-        return torch.softmax(logits.masked_fill(ahead, -torch.inf), -1)
+        seen = self.band.mask(keys.shape[1])[earlier:]
+        return torch.softmax(scores(self.q, keys).masked_fill(~seen, -torch.inf), -1)
 
-    def matrix(self) -> Tensor:
-        return self._weights(self.k)
-
-    def system(self) -> Refusal:
+    def _infinite(self) -> Refusal:
         return Refusal(
             "softmax attention",
             "its kernel e^{q·k} has an infinite-dimensional feature space, so no state of fixed size "
@@ -79,19 +78,9 @@ class SoftmaxAttention(Mixer):
         )
 
     @property
-    def causal(self) -> bool:
-        return True
-
-    @property
     def gate_looks_ahead(self) -> bool:
-        return False
+        return self.band.after != 0
 
     @property
-    def linear_in_values(self) -> bool:
-        return True
-
-    def state_size(self, length: int) -> int:
-        return 2 * length * self.k.shape[-1]
-
-    def multiply_adds(self, length: int, values: int) -> int:
-        return length * (length + 1) // 2 * (self.k.shape[-1] + values)
+    def row_sum(self) -> float:
+        return 1.0
