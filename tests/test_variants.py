@@ -83,10 +83,21 @@ def fourth_degree(q, k, v):
     return formulas.softmax_like(1 + s + s**2 / 2 + s**3 / 6 + s**4 / 24, v)
 
 
+def held_s6(delta, A, b, c, skip, v):
+    """Zero-order hold of x over a step: Δ b becomes (e^{ΔA} - 1)/A b."""
+    x, h, y = v[:, :, 0], np.zeros((*delta.shape[::2], A.shape[1])), np.empty_like(v)
+    for i in range(delta.shape[1]):
+        moved = np.exp(delta[:, i, :, None] * A)
+        h = moved * h + np.expm1(delta[:, i, :, None] * A) / A * b[:, i, None, :] * x[:, i, :, None]
+        y[:, i, 0] = (h * c[:, i, None, :]).sum(-1) + skip * x[:, i]
+    return y
+
+
 VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("lightning", {"variant": "code", "layer": 3}, lightning),
     ("rg-lru", {"variant": "code"}, rg_lru),
     ("mamba3", {"variant": "code"}, mamba3),
+    ("s6", {"variant": "paper"}, held_s6),
     ("s4", {"discretisation": "zoh"}, held),
     ("s4d", {"discretisation": "bilinear"}, bilinear),
     ("s5", {"discretisation": "bilinear"}, bilinear_s5),
@@ -111,6 +122,7 @@ WORDS = {
     "lightning(x, x, variant='draft')": "'paper' or 'code'; got 'draft'",
     "rg_lru(x[0], x[0], x[0, 0, 0], variant='draft')": "'paper' or 'code'; got 'draft'",
     "mamba3(x, x, x[0], x[0], x[0], x, variant='draft')": "'paper' or 'code'; got 'draft'",
+    "s6(x[0], x[0, 0], x[0], x[0], variant='draft')": "'paper' or 'code'; got 'draft'",
     "s4(x[0, 0, 0], a, a, a, a, discretisation='euler')": "'zoh' or 'bilinear'; got 'euler'",
     "s4d(x[0, 0, 0], a, a, a, discretisation='euler')": "'zoh' or 'bilinear'; got 'euler'",
     "normalised_attention(x, x, x[0], norm='relu')": "exp, softplus, sigmoid; got 'relu'",

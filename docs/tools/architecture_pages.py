@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from dsf.conversions import CONVERSIONS, Conversion
+from dsf.errors import InvalidInput
 from dsf.mixers import ARCHITECTURES, Architecture
 from dsf.mixers.capabilities import Capabilities, capabilities
 from dsf.registry import resolve
+from dsf.twin import Twin, unroll
 
 DOCS = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- table: docs/tools/architecture_pages.py -->", "<!-- end of the table -->"
@@ -54,6 +56,8 @@ Source: {one.citation}.
 
 {facts}
 
+{_steps(one)}
+
 ## Written as another, another written as it
 
 {_conversions(one)}
@@ -62,6 +66,32 @@ Source: {one.citation}.
 
 ::: {function}
 """
+
+
+LONGEST = 800  # of a formula that is still read
+
+
+def _steps(one: Architecture) -> str:
+    """The second step in LaTeX for two key channels, or for one where that is too long to read."""
+    for keys in (2, 1):
+        twin = _unrolled(one, keys)
+        if twin is not None and len(twin.latex(1)) <= LONGEST:
+            break
+    else:
+        return f"Its step is too long to print: `dsf.twin.unroll` of `{one.name}` has it."
+    lines = twin.latex(1).replace("\n", r" \\[4pt] ").replace(" = ", " &= ")
+    text = (
+        f"Its second step for {keys} key channel{'s' * (keys > 1)} and one value channel, as the code "
+        "computes it (where a function has branches, the one that a sample took):"
+    )
+    return f"{text}\n\n$$\n\\begin{{aligned}}\n{lines}\n\\end{{aligned}}\n$$"
+
+
+def _unrolled(one: Architecture, keys: int) -> Twin | None:
+    try:
+        return unroll(one, 2, keys=keys)
+    except InvalidInput:  # Mamba-3 turns pairs of channels: one alone is none
+        return None
 
 
 def _conversions(one: Architecture) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor
 
 from dsf.coupling import ChannelCoupling, OuterCoupling
+from dsf.errors import InvalidInput
 from dsf.shapes import Float
 from dsf.structure import Diagonal, Elementwise
 from dsf.system import System
@@ -19,23 +23,32 @@ def s6(
     c: Float[Tensor, "B T N"],
     *,
     skip: Float[Tensor, " D"] | None = None,
+    variant: Literal["paper", "code"] = "code",
 ) -> System:
     r"""h^{d,n}_i = exp(Δ^d_i A^{d,n}) h^{d,n}_{i-1} + Δ^d_i b^n_i x^d_i,  y^d_i = Σ_n c^n_i h^{d,n}_i + D^d x^d_i.
 
-    System: Λ elementwise over (N, D), B = Δ ⊗ b per channel (Euler's rule for B, as Mamba uses), C = c
-    shared by the channels. `delta` is (B, T, D) after its softplus, `A` (D, N) negative, `b` and
-    `c` (B, T, N), `skip` (D,). One head: the tokens are x as (B, T, 1, D).
+    System: Λ elementwise over (N, D), B = Δ ⊗ b per channel, C = c shared by the channels. `delta` is
+    (B, T, D) after its softplus, `A` (D, N) negative, `b` and `c` (B, T, N), `skip` (D,). One head: the
+    tokens are x as (B, T, 1, D). The code has Euler's rule for B, as above; the paper's equation 4 has
+    zero-order hold for both, which writes (e^{ΔA} - 1)/A b in place of Δ b.
 
-    Source: Gu and Dao, "Mamba" (2312.00752), section 3.2 and algorithm 2.
+    Raises `InvalidInput` for another `variant`.
 
-    >>> import torch, dsf
+    Source: Gu and Dao, "Mamba" (2312.00752), equation 4 and algorithm 2; code: state-spaces/mamba,
+    `mamba_ssm/ops/selective_scan_interface.py`.
+
+    >>> import dsf
     >>> ones = torch.ones(1, 3, 1)
     >>> system = s6(ones, torch.full((1, 1), -0.6931472), ones, ones)
     >>> dsf.run(system, torch.ones(1, 3, 1, 1))[0].flatten()
     tensor([1.0000, 1.5000, 1.7500])
     """
-    log_decay = delta[:, :, None, None, :] * A.T
-    write = delta[:, :, None, None, :] * b[:, :, None, :, None]
+    if variant not in ("paper", "code"):
+        raise InvalidInput(f"`variant` must be 'paper' or 'code'; got {variant!r}")
+    step = delta[:, :, None, None, :]
+    log_decay = step * A.T
+    held = step if variant == "code" else torch.expm1(log_decay) / A.T
+    write = held * b[:, :, None, :, None]
     return System(
         Elementwise.from_log(log_decay),
         ChannelCoupling(write),

@@ -44,8 +44,8 @@ class Untraceable(TypeError):
 def exactly(number: complex | float | int) -> Any:
     """The exact number that a constant stands for.
 
-    >>> exactly(0.5), exactly(3**-0.5), exactly(torch.pi), exactly(2)
-    (1/2, sqrt(3)/3, pi, 2)
+    >>> exactly(0.5), exactly(3**-0.5), exactly(torch.pi), exactly(2), exactly(math.exp(-0.5))
+    (1/2, sqrt(3)/3, pi, 2, exp(-1/2))
     """
     if isinstance(number, complex):
         return exactly(number.real) + sympy.I * exactly(number.imag)
@@ -62,6 +62,9 @@ def exactly(number: complex | float | int) -> Any:
         if near and near.numerator <= 720 and float(near) ** (1 / power) == abs(number):
             root = sympy.Rational(near.numerator, near.denominator) ** sympy.Rational(1, power)
             return sympy.sign(number) * root
+    near = Fraction(math.log(abs(number))).limit_denominator(12)
+    if near and abs(near) <= 24 and abs(math.exp(near) - abs(number)) <= math.ulp(number):
+        return sympy.sign(number) * sympy.exp(sympy.Rational(near.numerator, near.denominator))
     return sympy.Rational(Fraction(number))
 
 

@@ -78,11 +78,21 @@ class Twin:
         parts = {r"\Lambda": step.transition[0], "B": write, "C": step.read[0]}
         if step.direct is not None:
             parts["D"] = step.direct
-        return "\n".join(f"{name} = {sympy.latex(sympy.Matrix(x))}" for name, x in parts.items())
+        return "\n".join(f"{name} = {self._latex(sympy.Matrix(x))}" for name, x in parts.items())
 
     def matrix_latex(self) -> str:
         """Φ of the first value channel in LaTeX."""
-        return rf"\Phi = {sympy.latex(self.matrix())}"
+        return rf"\Phi = {self._latex(self.matrix())}"
+
+    def _latex(self, expression: Any) -> str:
+        """LaTeX with the names of quantities upright where they are words."""
+        named = {
+            symbol: latex_name(symbol.name, name)
+            for name, array in (*self.quantities.items(), ("x", self.tokens))
+            for entry in array.ravel()
+            for symbol in entry.free_symbols
+        }
+        return sympy.latex(expression, symbol_names=named)
 
     def symbols(self) -> list[sympy.Symbol]:
         """Every symbol of the quantities, then of the tokens, in a fixed order."""
@@ -119,6 +129,21 @@ class Twin:
         if modules not in ("numpy", "mpmath"):
             raise InvalidInput(f"`modules` must be 'numpy' or 'mpmath'; got {modules!r}")
         return sympy.lambdify(self.symbols(), list(self.outputs.ravel()), modules, cse=True)
+
+
+def latex_name(symbol: str, quantity: str) -> str:
+    r"""The LaTeX of one entry of a quantity.
+
+    >>> latex_name("log_rate_1_im", "log_rate"), latex_name("beta_0", "beta")
+    ('\\mathrm{log\\ rate}^{\\mathrm{im}}_{1}', '\\beta_{0}')
+    """
+    base = sympy.latex(sympy.Symbol(quantity)) if "_" not in quantity else ""
+    if len(quantity) > 1 and not base.startswith("\\"):
+        base = rf"\mathrm{{{quantity.replace('_', chr(92) + ' ')}}}"
+    rest = symbol.removeprefix(quantity).strip("_")
+    part = r"^{\mathrm{im}}" if rest.endswith("im") else ""
+    index = rest.removesuffix("im").strip("_")
+    return base + part + (f"_{{{index}}}" if index else "")
 
 
 def unroll(
