@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from dsf.certify import Certificate
 from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput
 from dsf.gauges import change_gauge
@@ -234,7 +235,8 @@ class Conversion:
     """One row of the catalogue: `convert` takes the quantities of `source` (an architecture's name).
 
     `condition` says when the outputs are the same and `under` restricts the quantities to it; `leave`
-    names quantities that the source runs without (an optional feedthrough).
+    names quantities that the source runs without (an optional feedthrough); `claim` is the id of the
+    claim that states it.
     """
 
     source: str
@@ -244,6 +246,25 @@ class Conversion:
     under: Mapping[str, Any] = field(default_factory=dict)
     leave: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    claim: str = ""
+
+    def prove(self, length: int = 2, keys: int = 2) -> Certificate:
+        """The certificate of equal outputs for all quantities of these sizes (`dsf.twin.prove_equal`)."""
+        from dsf.mixers.table import ARCHITECTURES  # what proves is imported where it is asked for
+        from dsf.registry import resolve
+        from dsf.twin import prove_equal
+
+        found = map(resolve, ARCHITECTURES)
+        source = next(one for one in found if one.name == self.source)
+        return prove_equal(
+            source,
+            self.convert,
+            length=length,
+            keys=keys,
+            under=self.under,
+            leave=self.leave,
+            **self.options,
+        )
 
     @property
     def name(self) -> str:
@@ -274,8 +295,9 @@ CONVERSIONS: tuple[Conversion, ...] = (
         linear_attention_as_retnet,
         "no feature map, no normaliser",
         options={"feature": None, "normalise": False},
+        claim="katharopoulos2020.retnet-without-decay",
     ),
-    Conversion("ssd", "gla", ssd_as_gla, leave=("skip",)),
+    Conversion("ssd", "gla", ssd_as_gla, leave=("skip",), claim="dao2024.ssd-is-gla"),
     Conversion(
         "s6",
         "ssd",
@@ -283,6 +305,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
         "Δ and A shared by channels and states",
         {"A": _first, "delta": _first_channel},
         ("skip",),
+        claim="dao2024.s6-with-shared-steps-is-ssd",
     ),
     Conversion(
         "s6",
@@ -291,23 +314,85 @@ CONVERSIONS: tuple[Conversion, ...] = (
         "Δ, b and c constant in time and batch",
         {"delta": _first_step, "b": _first_step, "c": _first_step},
         ("skip",),
+        claim="gu2023.constant-s6-is-a-convolution",
     ),
-    Conversion("mingru", "zero-order hold", mingru_as_zero_order_hold),
-    Conversion("minlstm", "mingru", minlstm_as_mingru),
-    Conversion("hgrn2", "gla", hgrn2_as_gla),
-    Conversion("rwkv6", "gla, read before the update", rwkv6_as_gla),
-    Conversion("aaren", "linear-attention", aaren_as_linear_attention),
-    Conversion("kda", "product of its factors", kda_as_product),
-    Conversion("gated-deltanet", "kda", gated_deltanet_as_kda),
-    Conversion("deltanet", "gated-deltanet", deltanet_as_gated_deltanet),
-    Conversion("gated-deltanet", "comba", gated_deltanet_as_comba),
-    Conversion("gated-deltanet", "delta-product", gated_deltanet_as_delta_product),
-    Conversion("deltanet", "titans-linear", deltanet_as_titans),
-    Conversion("titans-linear", "DPLR", titans_as_dplr, "no momentum, η = 0", {"eta": 0.0}),
-    Conversion("deltanet", "rwkv7", deltanet_as_rwkv7, "keys of unit length", {"k": _unit}),
-    Conversion("ssd", "mamba3", ssd_as_mamba3, leave=("skip",)),
-    Conversion("log-linear", "gla", log_linear_as_gla, "all scales 1", {"scales": 1.0}),
-    Conversion("lru", "s5", lru_as_s5, leave=("skip",)),
-    Conversion("s4", "s4d", s4_as_s4d, "p = 0", {"p": 0.0}, ("skip",)),
-    Conversion("mlstm", "SSD with a normaliser", mlstm_as_ssd),
+    Conversion(
+        "mingru", "zero-order hold", mingru_as_zero_order_hold, claim="sieber2024.t9-gru-gate"
+    ),
+    Conversion("minlstm", "mingru", minlstm_as_mingru, claim="feng2024.minlstm-is-mingru"),
+    Conversion("hgrn2", "gla", hgrn2_as_gla, claim="yang2023.hgrn2-is-gla"),
+    Conversion(
+        "rwkv6",
+        "gla, read before the update",
+        rwkv6_as_gla,
+        claim="yang2023.rwkv6-is-gla-read-early",
+    ),
+    Conversion(
+        "aaren",
+        "linear-attention",
+        aaren_as_linear_attention,
+        claim="vaswani2017.aaren-is-a-row-of-softmax",
+    ),
+    Conversion(
+        "kda",
+        "product of its factors",
+        kda_as_product,
+        claim="yang2024.kda-is-diagonal-plus-rank-one",
+    ),
+    Conversion(
+        "gated-deltanet", "kda", gated_deltanet_as_kda, claim="yang2024.gated-deltanet-is-kda"
+    ),
+    Conversion(
+        "deltanet",
+        "gated-deltanet",
+        deltanet_as_gated_deltanet,
+        claim="yang2024.deltanet-is-gated-deltanet",
+    ),
+    Conversion(
+        "gated-deltanet", "comba", gated_deltanet_as_comba, claim="yang2024.gated-deltanet-is-comba"
+    ),
+    Conversion(
+        "gated-deltanet",
+        "delta-product",
+        gated_deltanet_as_delta_product,
+        claim="yang2024.delta-product-is-delta-steps",
+    ),
+    Conversion(
+        "deltanet",
+        "titans-linear",
+        deltanet_as_titans,
+        claim="behrouz2025.without-momentum-and-forgetting",
+    ),
+    Conversion(
+        "titans-linear",
+        "DPLR",
+        titans_as_dplr,
+        "no momentum, η = 0",
+        {"eta": 0.0},
+        claim="behrouz2025.without-momentum",
+    ),
+    Conversion(
+        "deltanet",
+        "rwkv7",
+        deltanet_as_rwkv7,
+        "keys of unit length",
+        {"k": _unit},
+        claim="schlag2021.is-rwkv7",
+    ),
+    Conversion("ssd", "mamba3", ssd_as_mamba3, leave=("skip",), claim="lahoti2026.euler-is-mamba2"),
+    Conversion(
+        "log-linear",
+        "gla",
+        log_linear_as_gla,
+        "all scales 1",
+        {"scales": 1.0},
+        claim="guo2025.unit-scales",
+    ),
+    Conversion("lru", "s5", lru_as_s5, leave=("skip",), claim="orvieto2023.is-s5"),
+    Conversion(
+        "s4", "s4d", s4_as_s4d, "p = 0", {"p": 0.0}, ("skip",), claim="gu2021.without-low-rank"
+    ),
+    Conversion(
+        "mlstm", "SSD with a normaliser", mlstm_as_ssd, claim="sieber2024.gauge-mlstm-stabiliser"
+    ),
 )

@@ -102,7 +102,7 @@ def _conversions(one: Architecture) -> str:
 def _line(c: Conversion) -> str:
     condition = f" ({c.condition})" if c.condition else ""
     says = (c.convert.__doc__ or "").strip().splitlines()[0]
-    return f"- {c.source} → {c.target}{condition}: `dsf.conversions.{c.name}`. {says}"
+    return f"- {c.source} → {c.target}{condition}: `dsf.conversions.{c.name}`. {says} Claim: `{c.claim}`."
 
 
 def main() -> int:
