@@ -8,4 +8,10 @@ PAPERS: tuple[str, ...] = (
     "dsf.papers.sieber2024:PAPER",
     "dsf.papers.hassani2025:PAPER",
     "dsf.papers.zhang2025:PAPER",
+    "dsf.papers.tarzanagh2023_svm:PAPER",
+    "dsf.papers.tarzanagh2023_max_margin:PAPER",
+    "dsf.papers.li2024:PAPER",
+    "dsf.papers.julistiono2024:PAPER",
+    "dsf.papers.sheen2024:PAPER",
+    "dsf.papers.vasudeva2024:PAPER",
 )
