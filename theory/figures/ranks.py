@@ -24,7 +24,7 @@ def _rank(w: np.ndarray, tolerance: float) -> int:
 
 
 def ranks(
-    d: Sequence[int] = (4, 6, 8, 10, 15),
+    d: Sequence[int] = (5, 6, 8, 10, 15),
     n: Sequence[int] = (5, 10),
     tokens: int = 5,
     seeds: int = 5,
