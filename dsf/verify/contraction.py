@@ -164,4 +164,5 @@ def _gamma(steps: Steps, unit: float = UNIT) -> float:
 def _real_form(matrices: np.ndarray) -> np.ndarray:
     if not np.iscomplexobj(matrices):
         return matrices
-    return np.block([[matrices.real, -matrices.imag], [matrices.imag, matrices.real]])
+    wide = matrices.astype(np.complex128)
+    return np.block([[wide.real, -wide.imag], [wide.imag, wide.real]])
