@@ -94,7 +94,8 @@ class _Head:
         self, system: System, tokens: Tensor, state: State | None, ring: Ring, b: int, h: int
     ) -> None:
         self.system, self.ring, self.place = system, ring, (b, h)
-        self.tokens = self._at(tokens, None)
+        own = self._entries(self._own(tokens, None))  # (T, R, V), or (T, W) of a vector state
+        self.tokens = own[:, None] if own.ndim == 2 and not system.is_vector else own
         self.values = 1 if system.is_vector else tokens.shape[-1]
         self.state = state
 
@@ -176,10 +177,8 @@ class _Head:
         own = x[b, :, h]
         return own if t is None else own[t if own.shape[0] > 1 else 0]
 
-    def _at(self, x: Tensor, t: int | None) -> np.ndarray:
-        own = self._entries(self._own(x, t))
-        outer = isinstance(self.system.write, OuterCoupling) or not self.system.is_vector
-        return own[:, None] if t is None and outer and own.ndim == 2 else own
+    def _at(self, x: Tensor, t: int) -> np.ndarray:
+        return self._entries(self._own(x, t))
 
     def _entries(self, x: Tensor) -> np.ndarray:
         array = x.detach().cpu().resolve_conj()
