@@ -9,7 +9,7 @@ import pytest
 
 from dsf.certificate import Budget, Status, Task
 from dsf.certify import certify, outcome
-from dsf.claims.rounding import DELTA_RULE_RUN as CLAIM
+from dsf.claims.certified_runs import DELTA_RULE_RUN as CLAIM
 from dsf.codec import digest
 from dsf.registry import claims
 from dsf.verify import verify
