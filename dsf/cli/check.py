@@ -140,8 +140,10 @@ def _figures(slugs: tuple[str, ...], errors: Console, *, live: bool) -> list[Dra
         if live and errors.is_terminal and slugs:
             status = stack.enter_context(errors.status("drawing figures"))
 
-            def announce(name: str) -> None:
+            def announce_on_terminal(name: str) -> None:
                 status.update(f"drawing {escape(name)}")
+
+            announce = announce_on_terminal
 
         found = drawings(slugs, announce)
     for drawing in found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..instances.data import TokenData
@@ -47,4 +49,5 @@ def margin_ratio(
     `norm` is "nuc" or "fro". For (K, Q) this is the statement of the theorem; a cosine is not, since
     the nuclear norm has nearly as good solutions far away.
     """
-    return margins(data, selection, w).min(-1) / np.linalg.norm(w, norm, axis=(-2, -1)) * best
+    kind: Any = norm
+    return margins(data, selection, w).min(-1) / np.linalg.norm(w, kind, axis=(-2, -1)) * best
