@@ -197,8 +197,6 @@ def _claim(name: str, title: str, statement: str, pair: bool, local: bool) -> Cl
     )
 
 
-_MARGIN_W = _claim("rp-margin-w", "", f"${_W}$", pair=False, local=False)
-
 CLAIMS: tuple[Claim, ...] = (
     _claim(
         "rp-global-w",
@@ -232,7 +230,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *(
         replace(
-            _MARGIN_W,
+            _claim(f"rp-margin-{name}", "", f"${_W}$", pair=False, local=False),
             id=f"tarzanagh2023-svm.rp-margin-{name}",
             title=f"The global path of {what} misses the best margin by a constant at every norm",
             statement=f"${path}$\n"
