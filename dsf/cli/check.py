@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,17 +134,11 @@ def _figures(slugs: tuple[str, ...], errors: Console, *, live: bool) -> list[Dra
     """The figures of the papers asked for, with what is being drawn on a terminal; failures are said."""
     from dsf.check.figures import drawings
 
-    with ExitStack() as stack:
-        announce = None
-        if live and errors.is_terminal and slugs:
-            status = stack.enter_context(errors.status("drawing figures"))
-
-            def announce_on_terminal(name: str) -> None:
-                status.update(f"drawing {escape(name)}")
-
-            announce = announce_on_terminal
-
-        found = drawings(slugs, announce)
+    if not (live and errors.is_terminal and slugs):
+        found = drawings(slugs)
+    else:
+        with errors.status("drawing figures") as status:
+            found = drawings(slugs, lambda name: status.update(f"drawing {escape(name)}"))
     for drawing in found:
         if drawing.failure:
             errors.print(f"figure {drawing.reference}: {drawing.failure}", markup=False)

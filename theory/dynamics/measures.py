@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -42,12 +42,15 @@ def direction_error(w: np.ndarray, v: np.ndarray) -> Values:
 
 
 def margin_ratio(
-    data: TokenData, selection: np.ndarray, w: np.ndarray, best: float, norm: str = "nuc"
+    data: TokenData,
+    selection: np.ndarray,
+    w: np.ndarray,
+    best: float,
+    norm: Literal["nuc", "fro"] = "nuc",
 ) -> Values:
     """min margin(W) / ‖W‖ times `best`, the optimal value of the SVM: at most 1, and 1 at its solutions.
 
     `norm` is "nuc" or "fro". For (K, Q) this is the statement of the theorem; a cosine is not, since
     the nuclear norm has nearly as good solutions far away.
     """
-    kind: Any = norm
-    return margins(data, selection, w).min(-1) / np.linalg.norm(w, kind, axis=(-2, -1)) * best
+    return margins(data, selection, w).min(-1) / np.linalg.norm(w, norm, axis=(-2, -1)) * best
