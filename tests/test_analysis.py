@@ -152,8 +152,11 @@ def test_a_head_that_no_small_recurrence_is_near_is_refused() -> None:
     phi = np.zeros((64, 64))
     phi[range(32, 64), range(32)] = 1
     refusal = smallest_recurrence(phi, 0.5, largest=16)
-    assert isinstance(refusal, Refusal) and "needs 32 states" in str(refusal)
+    assert isinstance(refusal, Refusal) and "fewer than 32" in str(refusal)
     assert smallest_recurrence(phi, 0.5, largest=32)
+    # Three cuts do not show it, and the search ends at `largest`.
+    late = smallest_recurrence(attention(64, 3), 0.01, largest=14)
+    assert isinstance(late, Refusal) and "14 states do not" in str(late)
 
 
 def test_the_frobenius_error_of_sequential_truncation_is_what_was_dropped() -> None:
