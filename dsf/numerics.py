@@ -82,6 +82,16 @@ def require_within(computed: Tensor, exact: Tensor, bound: Tensor, what: str) ->
     return float(found)
 
 
+def require_close(found: float, expected: float, roundings: int, what: str = "number") -> None:
+    """Raise `BoundExceeded` unless two float64 values agree to 2 n u |expected|, n roundings each.
+
+    >>> require_close(0.1 + 0.2, 0.3, 2)
+    """
+    limit = 2 * roundings * unit_roundoff(torch.float64) * abs(expected)
+    if not abs(found - expected) <= limit:
+        raise BoundExceeded(f"{what}: {found!r} and {expected!r} differ by more than {limit:.3e}")
+
+
 def _same_kind(computed: Tensor, exact: Tensor) -> Tensor:
     both_nan = torch.isnan(computed) & torch.isnan(exact)
     return both_nan | (computed == exact)

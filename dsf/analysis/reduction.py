@@ -140,7 +140,7 @@ def smallest_recurrence(
     tolerance: float = 0.01,
     *,
     method: Method = "sequential",
-    largest: int = 128,
+    largest: int = 64,
     length: int | None = None,
 ) -> Reduction | Refusal:
     r"""How small a recurrence reproduces these heads to `tolerance`, and the recurrence itself.
