@@ -122,6 +122,21 @@ def test_compression_keeps_to_what_is_allowed(T: int) -> None:
     assert max(compress(phi, most=5)[0].orders) <= 5 + 32
 
 
+def test_a_resolution_moves_no_value_further_and_needs_no_more() -> None:
+    phi = attention(100, 4)
+    exact = hankel(phi)
+    for resolution in (0.003, 0.03):
+        coarse = hankel(phi, resolution=resolution)
+        width = coarse.values.shape[-1]
+        assert width < exact.values.shape[-1]
+        gap = np.abs(exact.values[:, :width] - coarse.values).max()
+        assert gap <= resolution * exact.norm
+        assert (exact.values[:, width:] <= resolution * exact.norm).all()
+        assert coarse.needed(0.01) <= exact.needed(0.01)
+    few = hankel(phi, cuts=[10, 50])
+    assert few.values.shape == (2, 50) and few.needed(0.01) <= exact.needed(0.01)
+
+
 @pytest.mark.parametrize("method", ["sequential", "balanced"])
 def test_reduction_of_attention(method) -> None:
     phi = np.stack([attention(48, 4, seed) for seed in range(3)])
