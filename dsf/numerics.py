@@ -153,6 +153,14 @@ def compare(
 
 def _mean_square(x: Tensor) -> float:
     return float((x.detach().double() ** 2).mean().sqrt()) if x.numel() else 0.0
+def require_close(found: float, expected: float, roundings: int, what: str = "number") -> None:
+    """Raise `BoundExceeded` unless two float64 values agree to 2 n u |expected|, n roundings each.
+
+    >>> require_close(0.1 + 0.2, 0.3, 2)
+    """
+    limit = 2 * roundings * unit_roundoff(torch.float64) * abs(expected)
+    if not abs(found - expected) <= limit:
+        raise BoundExceeded(f"{what}: {found!r} and {expected!r} differ by more than {limit:.3e}")
 
 
 def _same_kind(computed: Tensor, exact: Tensor) -> Tensor:

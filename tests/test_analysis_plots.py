@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 from lawbook import analysis as laws
 from lawbook.analysis import attention
@@ -101,3 +104,11 @@ def test_curves_measure_what_they_say() -> None:
     assert first.states == (1,)
     assert first.errors == (np.linalg.norm(phi - uniform) / np.linalg.norm(phi),)
     assert state_sweep.taylor_curve(head, (30,)).errors[0] <= 1e3 * np.finfo(float).eps
+
+
+def test_the_committed_pictures_are_those_of_the_script() -> None:
+    images = Path(__file__).parents[1] / "docs" / "images"
+    drawn = runpy.run_path(str(images / "memory.py"))["figures"]()
+    assert set(drawn) == {path.stem for path in images.glob("memory-*.svg")}
+    page = (images.parent / "memory.md").read_text(encoding="utf-8")
+    assert all(f"images/{name}.svg" in page for name in drawn)
