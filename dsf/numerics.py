@@ -153,6 +153,8 @@ def compare(
 
 def _mean_square(x: Tensor) -> float:
     return float((x.detach().double() ** 2).mean().sqrt()) if x.numel() else 0.0
+
+
 def require_close(found: float, expected: float, roundings: int, what: str = "number") -> None:
     """Raise `BoundExceeded` unless two float64 values agree to 2 n u |expected|, n roundings each.
 

@@ -21,7 +21,8 @@ from .sweeps import hankel_values, observability_roots, reachability_roots
 class Hankel:
     r"""Singular values of Φ[i:, :i], (…, T + 1, n) for the cuts i = 0 … T, largest first, zeros behind.
 
-    `norm` is ‖Φ‖₂ (…); the values are exact to `resolution` · ‖Φ‖₂, besides rounding. They do not depend on the gauge, as eigenvalues of single Λ_i do. No system
+    `norm` is ‖Φ‖₂ (…); the values are exact to `resolution` · ‖Φ‖₂, besides rounding. They do not
+    depend on the gauge, as eigenvalues of single Λ_i do. No system
     whose state at cut i has n entries is closer to Φ than σ_{n+1}(i) in operator norm (Eckart and
     Young at that cut).
     """
