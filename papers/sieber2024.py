@@ -43,4 +43,5 @@ PAPER = Paper(
         "dsf.claims.taylor_degrees:CLAIMS",
         "dsf.claims.gauge_reach:CLAIMS",
     ),
+    figures=("dsf.analysis.state_sweep:state_against_error",),
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 from lawbook import analysis as laws
 from lawbook.analysis import attention
@@ -14,6 +17,7 @@ from dsf.analysis import (
     plots,
     reduce,
     spectrum,
+    state_sweep,
 )
 from dsf.mixers import gated_deltanet, linear_attention
 
@@ -72,3 +76,39 @@ def test_a_comparison_shows_the_reduction() -> None:
     assert np.linalg.norm(shown[2], 2) <= small.bound[1]
     steps = plots.orders(small, (1,)).axes[0].lines[0]
     assert np.array_equal(steps.get_ydata(), small.orders[1])
+
+
+def test_states_against_error_are_those_of_the_curves() -> None:
+    length = 64
+    figure = state_sweep.state_against_error(length)
+    heads = state_sweep.random_head(length), state_sweep.patterned_head(length)
+    for axes, head in zip(figure.axes, heads, strict=True):
+        found = state_sweep.curves(head)
+        for line, curve in zip(axes.lines, found, strict=False):
+            assert line.get_label() == curve.name
+            assert tuple(line.get_xdata()) == curve.states
+            assert tuple(line.get_ydata()) == curve.errors
+        taylor, features, reduced = found
+        assert all(a >= b for a, b in zip(reduced.errors, reduced.errors[1:], strict=False))
+        # With 32 states the reduction is closer than 64 random features and 45 of the Taylor map.
+        assert reduced.errors[5] < min(taylor.errors[1], features.errors[4])
+
+
+def test_curves_measure_what_they_say() -> None:
+    head = state_sweep.random_head(40)
+    phi = head.weights
+    assert np.abs(phi.sum(1) - 1).max() <= 40 * np.finfo(float).eps and (np.triu(phi, 1) == 0).all()
+    whole = np.tril(np.ones((40, 40)))
+    uniform = whole / whole.sum(1, keepdims=True)
+    first = state_sweep.taylor_curve(head, (0,))
+    assert first.states == (1,)
+    assert first.errors == (np.linalg.norm(phi - uniform) / np.linalg.norm(phi),)
+    assert state_sweep.taylor_curve(head, (30,)).errors[0] <= 1e3 * np.finfo(float).eps
+
+
+def test_the_committed_pictures_are_those_of_the_script() -> None:
+    images = Path(__file__).parents[1] / "docs" / "images"
+    drawn = runpy.run_path(str(images / "memory.py"))["figures"]()
+    assert set(drawn) == {path.stem for path in images.glob("memory-*.svg")}
+    page = (images.parent / "memory.md").read_text(encoding="utf-8")
+    assert all(f"images/{name}.svg" in page for name in drawn)

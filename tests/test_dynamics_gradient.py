@@ -80,6 +80,22 @@ def test_near_the_max_margin_direction_against_mpmath(make: Callable) -> None:
     assert relative_error(objective, data, w, "logistic") <= bound(objective, w)
 
 
+@pytest.mark.parametrize("size", [30.0, 1e3])
+def test_ties_of_the_largest_logit_against_mpmath(size: float) -> None:
+    """A copy of the largest token: all that is left of its row is the mean, far below one."""
+    base = sphere(3, 4, 5, seed=2)
+    w = np.zeros((5, 5))
+    for _ in range(300):
+        w = w + Objective.of(base).gradient(w).unit()
+    w *= size / np.linalg.norm(w)
+    top = Objective.of(base).logits(w).argmax(1)[:, None]
+    tokens = np.concatenate([base.tokens, np.take_along_axis(base.tokens, top[..., None], 1)], 1)
+    scores = np.concatenate([base.scores, np.take_along_axis(base.scores, top, 1)], 1)
+    data = TokenData(tokens, base.queries, scores)
+    objective = Objective.of(data)
+    assert relative_error(objective, data, w, "logistic") <= bound(objective, w)
+
+
 def test_the_textbook_formula_in_float64_would_be_caught() -> None:
     data = sphere(3, 4, 5, seed=7)
     w = 1e3 * np.random.default_rng(3).standard_normal((5, 5))

@@ -21,13 +21,15 @@ from .sweeps import hankel_values, observability_roots, reachability_roots
 class Hankel:
     r"""Singular values of Φ[i:, :i], (…, T + 1, n) for the cuts i = 0 … T, largest first, zeros behind.
 
-    `norm` is ‖Φ‖₂ (…). They do not depend on the gauge, as eigenvalues of single Λ_i do. No system
+    `norm` is ‖Φ‖₂ (…); the values are exact to `resolution` · ‖Φ‖₂, besides rounding. They do not
+    depend on the gauge, as eigenvalues of single Λ_i do. No system
     whose state at cut i has n entries is closer to Φ than σ_{n+1}(i) in operator norm (Eckart and
     Young at that cut).
     """
 
     values: np.ndarray
     norm: np.ndarray
+    resolution: float = 0.0
 
     def rank(self, tolerance: float = 0.01) -> np.ndarray:
         """How many singular values exceed `tolerance` · ‖Φ‖₂ at each cut (…, T + 1)."""
@@ -35,7 +37,7 @@ class Hankel:
 
     def needed(self, tolerance: float = 0.01) -> np.ndarray:
         """The state (…) below which no recurrence has a relative error of `tolerance` or less."""
-        return np.asarray(self.rank(tolerance).max(-1, initial=0))
+        return np.asarray(self.rank(tolerance + self.resolution).max(-1, initial=0))
 
     def entropy_rank(self) -> np.ndarray:
         """e^H of the shares σ²/Σσ² at each cut: as many states as if all were equal (…, T + 1)."""
@@ -87,7 +89,8 @@ def hankel(
             blocks = [[hankel_block(x, cut) for cut in cuts] for x in matrices]
             rows = [[np.linalg.svd(x, compute_uv=False) for x in found] for found in blocks]
     stacked = Heads(lead, ()).stack([_padded(row) for row in rows])
-    return Hankel(stacked, np.array(norms).reshape(lead))
+    coarse = 0.0 if isinstance(given, Heads) or cuts is not None else resolution
+    return Hankel(stacked, np.array(norms).reshape(lead), coarse)
 
 
 def _at(values: list[np.ndarray], cuts: Sequence[int] | None) -> list[np.ndarray]:

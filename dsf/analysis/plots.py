@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Head = tuple[int, ...]
 _BLUE, _ORANGE, _GREY = "#2f6d8f", "#e8963e", "#999999"
 _COLOURS = (_BLUE, _ORANGE, "#5b8c5a", "#a04b6b", _GREY)
-_FLOOR = 1e-16  # what a logarithmic axis shows of a zero
 
 
 def hankel_values(found: Hankel, head: Head = (), floor: float = 1e-6) -> Figure:
@@ -73,7 +72,8 @@ def gramian_profile(found: Gramians, head: Head = (0, 0)) -> Figure:
         (found.reachability[head], "reached: tr W_c", _BLUE),
         (found.observability[head], "seen: tr W_o", _ORANGE),
     ):
-        size = np.maximum(np.trace(values, axis1=-2, axis2=-1).real, _FLOOR)
+        size = np.real(np.trace(values, axis1=-2, axis2=-1))
+        size = np.where(size > 0, size, np.nan)  # nothing yet, or nothing any more
         axes.plot(size, color=colour, label=label)
     axes.set(yscale="log", xlabel="cut", ylabel="trace", title="Gramians")
     axes.legend()
@@ -86,10 +86,10 @@ def reach(rows: Mapping[str, Memory], head: Head = (), level: float = 0.01) -> F
     for (name, found), colour in zip(rows.items(), _cycle(len(rows)), strict=True):
         size = found.largest[head]
         size = size / (size.max(initial=0.0) or 1.0)
-        axes.plot(np.maximum(size, _FLOOR), color=colour, label=name)
+        axes.plot(np.where(size > 0, size, np.nan), color=colour, label=name)
         horizon = int(found.horizon(level)[head])
         if horizon >= 0:
-            axes.plot([horizon], [max(size[horizon], _FLOOR)], "o", color=colour)
+            axes.plot([horizon], [size[horizon]], "o", color=colour)
     axes.axhline(level, color="black", linewidth=0.8, linestyle="--")
     axes.set(yscale="log", xlabel="lag", ylabel=r"$\max_i \|\Phi_{i,\,i-lag}\|$, relative")
     axes.set_ylim(bottom=level / 100)
@@ -102,7 +102,9 @@ def spectrum_plane(found: Spectrum, head: Head = (0, 0)) -> Figure:
     figure, axes = _figure(5, 5)
     values = found.eigenvalues[head]
     steps = np.repeat(np.arange(values.shape[0]), values.shape[1])
-    shown = axes.scatter(values.real.ravel(), values.imag.ravel(), c=steps, s=8, cmap="viridis_r")
+    shown = axes.scatter(
+        values.real.ravel(), values.imag.ravel(), c=steps, s=8, cmap="viridis_r", rasterized=True
+    )
     figure.colorbar(shown, label="step", shrink=0.8)
     angle = 2 * np.pi * np.linspace(0, 1, 200)
     axes.plot(np.cos(angle), np.sin(angle), color="black", linewidth=0.8)
@@ -124,7 +126,7 @@ def exponents(found: Lyapunov, head: Head = (0, 0)) -> Figure:
 
 
 def comparison(phi: Tensor | np.ndarray, small: Reduction, head: Head = ()) -> Figure:
-    """Φ, its reduction, and their difference on the same scale of colours."""
+    """Φ, its reduction, and their difference on one scale of colours; the largest 1 % are beyond it."""
     from dsf.forms import mixing_matrix
 
     original = causal_matrix(phi)[head]
@@ -133,7 +135,8 @@ def comparison(phi: Tensor | np.ndarray, small: Reduction, head: Head = ()) -> F
     shape = small.error.shape[1:] if small.error.ndim > 2 else flat.shape[1:2]
     reduced = flat[batch].reshape(*shape, *flat.shape[-2:])[tuple(rest)]
     figure, panels = _panels(3, 10, 3.4)
-    top = float(np.abs(original).max()) or 1.0
+    sizes = np.abs(original[np.nonzero(original)])
+    top = float(np.quantile(sizes, 0.99)) if sizes.size else 1.0
     titles = ("Φ", f"{small.order} states", f"difference, {100 * small.relative_error[head]:.2g} %")
     for axes, shown, title in zip(
         panels, (original, reduced, original - reduced), titles, strict=True

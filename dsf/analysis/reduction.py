@@ -111,7 +111,9 @@ def reduce(
     if order is not None:
         small = [_capped(head, order, method) for head in members]
     elif tolerance:
-        small = [_smallest(head, tolerance, method, _bounded) for head in members]
+        found = [_smallest(head, tolerance, method, _bounded) for head in members]
+        pairs = zip(members, found, strict=True)  # None: all states, whose bound is rounding alone
+        small = [one or _capped(head, None, method) for head, one in pairs]
     else:
         small = [_capped(head, None, method) for head in members]
     return _result(heads, members, small, method)
@@ -138,14 +140,14 @@ def smallest_recurrence(
     tolerance: float = 0.01,
     *,
     method: Method = "sequential",
-    largest: int = 256,
+    largest: int = 64,
     length: int | None = None,
 ) -> Reduction | Refusal:
     r"""How small a recurrence reproduces these heads to `tolerance`, and the recurrence itself.
 
     The answer is `order` of the result: the fewest states for which the measured ‖Φ - Φ̂‖₂ of every
     head is at most `tolerance` · ‖Φ‖₂, found by bisection. `hankel(of).needed(tolerance)` is what no
-    recurrence can undercut. A `Refusal` where more than `largest` states are needed.
+    recurrence can undercut. A `Refusal` where `largest` states do not reach it.
 
     >>> from dsf.analysis import hankel
     >>> t = np.arange(64)
@@ -157,13 +159,18 @@ def smallest_recurrence(
     _check(method, tolerance)
     if not tolerance:
         raise InvalidInput("`tolerance` must be positive; use `minimal_realization` for none")
-    needed = _needed_at_sampled_cuts(of, tolerance)
-    if needed > largest:
-        return _too_large(needed, largest)
-    heads, members = _prepare(of, length, _SHARE * tolerance, None)
-    small = [_smallest(head, tolerance, method, _measured) for head in members]
-    order = max((max(one.realization.orders) for one in small), default=0)
-    return _too_large(order, largest) if order > largest else _result(heads, members, small, method)
+    least = _needed_at_sampled_cuts(of, tolerance)
+    if least > largest:
+        return _too_large(least, largest)
+    most = largest + largest // 2  # enough to choose `largest` well from
+    heads, members = _prepare(of, length, _SHARE * tolerance, most)
+    small = []
+    for head in members:
+        found = _smallest(head, tolerance, method, _measured, largest)
+        if found is None:
+            return _too_large(_needed(head, tolerance), largest)
+        small.append(found)
+    return _result(heads, members, small, method)
 
 
 def _check(method: str, tolerance: float | None) -> None:
@@ -173,10 +180,11 @@ def _check(method: str, tolerance: float | None) -> None:
         raise InvalidInput(f"`tolerance` must be in [0, 1); got {tolerance}")
 
 
-def _too_large(needed: int, largest: int) -> Refusal:
+def _too_large(least: int, largest: int) -> Refusal:
     return Refusal(
         "smallest recurrence",
-        f"a recurrence of this accuracy needs {needed} states, more than `largest` = {largest}.",
+        f"`largest` = {largest} states do not reach this accuracy; no recurrence has it with fewer than "
+        f"{least}.",
         "Allow a larger error, or raise `largest`; a cache of keys and values may be smaller.",
     )
 
@@ -227,19 +235,26 @@ def _measured(head: _Head, small: Truncated) -> float:
 
 
 def _smallest(
-    head: _Head, tolerance: float, method: Method, error: Callable[[_Head, Truncated], float]
-) -> Truncated:
-    """The fewest states whose error is allowed: doubling steps up from what is needed, then bisection."""
-    allowed, largest = tolerance * head.norm, max(head.realization.orders)
-    low = order = min(_needed(head, tolerance), largest)
+    head: _Head,
+    tolerance: float,
+    method: Method,
+    error: Callable[[_Head, Truncated], float],
+    most: int | None = None,
+) -> Truncated | None:
+    """The fewest states, up to `most`, whose error is allowed: steps that double, then bisection."""
+    allowed, cap = tolerance * head.norm, max(head.realization.orders)
+    cap = cap if most is None else min(cap, most)
+    low = order = min(_needed(head, tolerance), cap)
     best, step = None, 1
     while best is None or low < best[0]:
         small = _capped(head, order, method)
-        if error(head, small) <= allowed or order == largest:
+        if error(head, small) <= allowed:
             best = order, small
+        elif order == cap:
+            return None
         else:
             low = order + 1
-        order = min(low + step - 1, largest) if best is None else (low + best[0]) // 2
+        order = min(low + step - 1, cap) if best is None else (low + best[0]) // 2
         step *= 2
     return best[1]
 

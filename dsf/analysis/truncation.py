@@ -23,7 +23,8 @@ one in the other and sum by parts: Σ|e|² <= 4 Σ σ_{i+1}² |u_i|² + Σ |s_i|
 sum is not positive; outside the run any weight may be chosen, so that only the run has to be
 monotone. Increasing runs are those of the adjoint in reversed time, and what is left after one
 truncation satisfies the inequalities again. The rule "twice the sum of what was dropped" without
-runs needs Hankel singular values that are constant in time, which no finite horizon has.
+runs is proved for values that do not change in time, which no finite horizon has; it is not used.
+Compare Sandberg and Rantzer, IEEE Trans. Automatic Control 49 (2004) 217-229.
 
 A second bound serves short sequences: truncate cut after cut, in time. What has been truncated keeps
 its reachability Gramian below diag(σ_k(i)), so what one more cut changes, O_i R_i restricted to the

@@ -159,7 +159,7 @@ _TURNS = (
     r"W_{t+1} = W_t - \eta \nabla L / \|\nabla L\|_F$"
 )
 
-CLAIMS: tuple[Claim, ...] = (
+SVM_CLAIMS: tuple[Claim, ...] = (
     _claim(
         "tarzanagh2023-svm.gd-global",
         "Descent from zero turns to the optimal max-margin solution where all other scores are equal",
@@ -211,6 +211,9 @@ CLAIMS: tuple[Claim, ...] = (
         witness=_run(_near),
         control=_run(_near, 3.0),
     ),
+)
+
+MAX_MARGIN_CLAIMS: tuple[Claim, ...] = (
     _claim(
         "tarzanagh2023-max-margin.prompt",
         "A tunable prompt turns to its max-margin direction",

@@ -108,7 +108,7 @@ def _with_loss(loss: str):
 
 
 def _judge_convex(evidence: Evidence) -> Verdict:
-    """The largest L(middle) - (L(start) + L(end))/2, relative to their size."""
+    """The largest L(middle) - (L(start) + L(end))/2, over what the roundings of the logits allow."""
     problem = Problem.of(evidence)
     d = problem.shape[2]
     ends = array(evidence, "ends", None, 2, d, d)
@@ -127,8 +127,9 @@ def _judge_convex(evidence: Evidence) -> Verdict:
         for start, end in ends:
             left, right = risk(start), risk(end)
             above = risk((start + end) / 2) - (left + right) / 2
-            worst = max(worst, above / (1 + abs(left) + abs(right)))
-        return within(worst, 0.0, error=64 * d * U * (1 + float(np.abs(ends).max()) * d))
+            size = float(max(np.linalg.norm(start), np.linalg.norm(end)))
+            worst = max(worst, above / (64 * d * U * (1 + size)))
+        return within(worst, 1.0)
 
     found = Hypothesis("scores mark the next token", copies, copies)
     return under([found], conclude)
@@ -160,7 +161,7 @@ CLAIMS: tuple[Claim, ...] = (
         citation=f"{_PAPER}, convexity under log-loss; own wording",
         level=Level.MEASURED,
         expected=Status.HOLDS,
-        bound_rule="zero on random segments, after the roundings of the logits",
+        bound_rule="the roundings of the logits, on random segments",
         instance=_segments,
         witness=_with_loss("log"),
         control=_with_loss("linear"),

@@ -28,22 +28,28 @@ from .problem import Problem
 
 _PAPER = "Tarzanagh et al. 2023, arXiv 2308.16898"
 _SIZES = {Budget.SMOKE: (3, 4, 6), Budget.DEFAULT: (4, 5, 8), Budget.FULL: (5, 6, 9)}
+_SMALL = {**_SIZES, Budget.SMOKE: (2, 4, 5)}  # for K and Q
 _RADII = {False: (3e3, 1e5), True: (3e2, 1e4)}  # W; K and Q
 
 
-def _global(task: Task) -> Evidence:
-    def draw(seed: int) -> tuple[TokenData, np.ndarray]:
-        data = sphere(*_SIZES[task.budget], seed=seed)
-        return data, data.optimal
+def _global(pair: bool) -> Callable[[Task], Evidence]:
+    def instance(task: Task) -> Evidence:
+        def draw(seed: int) -> tuple[TokenData, np.ndarray]:
+            data = sphere(*(_SMALL if pair else _SIZES)[task.budget], seed=seed)
+            return data, data.optimal
 
-    data, selection = well_separated(draw, seed_of(task))
-    return {"data": data, "selection": selection, "seed": seed_of(task)}
+        data, selection = well_separated(draw, seed_of(task))
+        return {"data": data, "selection": selection, "seed": seed_of(task)}
+
+    return instance
 
 
 def _local(pair: bool) -> Callable[[Task], Evidence]:
     def instance(task: Task) -> Evidence:
         seed = seed_of(task)
-        data, selection = locally_optimal(_SIZES[task.budget], seed, "nuc" if pair else "fro")
+        data, selection = locally_optimal(
+            (_SMALL if pair else _SIZES)[task.budget], seed, "nuc" if pair else "fro"
+        )
         return {"data": data, "selection": selection, "seed": seed}
 
     return instance
@@ -190,14 +196,34 @@ def _claim(name: str, title: str, statement: str, pair: bool, local: bool) -> Cl
         level=Level.MEASURED,
         expected=Status.HOLDS,
         bound_rule="slope -1 of the logarithms within 0.1, after the error bar of the SVM's duality gap",
-        instance=_local(pair) if local else _global,
+        instance=(_local if local else _global)(pair),
         witness=_witness(pair),
         control=(_global_path if local else _other_norm)(pair),
         judge=(_judge_ratio if pair else _judge_direction)(local),
     )
 
 
-_MARGIN_W = _claim("rp-margin-w", "", f"${_W}$", pair=False, local=False)
+def _margin_claim(name: str, what: str, path: str, pair: bool) -> Claim:
+    statement = (
+        f"${path}$\n"
+        r"$R / \|W^{mm}\| - \min_k A_k \leq C = \log \frac{\max |\ell'| \max \Delta\gamma}"
+        r"{\min |\ell'| \min \Delta\gamma} + \log n T (T - 1)$"
+    )
+    return replace(
+        _claim(
+            f"rp-margin-{name}",
+            f"The global path of {what} misses the best margin by a constant at every norm",
+            statement,
+            pair=pair,
+            local=False,
+        ),
+        citation=f"{_PAPER}, global regularisation path; own constant, proved in the module",
+        level=Level.CERTIFIED,
+        bound_rule="own lemma: compare the risk with that of the max-margin direction of the same norm",
+        control=_follow_local(pair),
+        judge=_judge_margin,
+    )
+
 
 CLAIMS: tuple[Claim, ...] = (
     _claim(
@@ -230,21 +256,6 @@ CLAIMS: tuple[Claim, ...] = (
         pair=True,
         local=True,
     ),
-    *(
-        replace(
-            _MARGIN_W,
-            id=f"tarzanagh2023-svm.rp-margin-{name}",
-            title=f"The global path of {what} misses the best margin by a constant at every norm",
-            statement=f"${path}$\n"
-            r"$R / \|W^{mm}\| - \min_k A_k \leq C = \log \frac{\max |\ell'| \max \Delta\gamma}"
-            r"{\min |\ell'| \min \Delta\gamma} + \log n T (T - 1)$",
-            citation=f"{_PAPER}, global regularisation path; own constant, proved in the module",
-            level=Level.CERTIFIED,
-            bound_rule="own lemma: compare the risk with that of the max-margin direction of the same norm",
-            witness=_witness(pair),
-            control=_follow_local(pair),
-            judge=_judge_margin,
-        )
-        for name, what, path, pair in (("w", "W", _W, False), ("kq", "(K, Q)", _KQ, True))
-    ),
+    _margin_claim("w", "W", _W, pair=False),
+    _margin_claim("kq", "(K, Q)", _KQ, pair=True),
 )

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def fingerprint(*parts: object) -> str:
 def save(path: str | os.PathLike[str], owner: str, state: State) -> None:
     """Write a state; the file is the old one or the new one, never half of it."""
     buffer = io.BytesIO()
-    np.savez(buffer, owner=np.array(owner), **state)
+    arrays: dict[str, Any] = {"owner": np.array(owner), **state}
+    np.savez(buffer, **arrays)
     write_atomically(Path(path), buffer.getvalue())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from ..instances.data import TokenData
@@ -40,7 +42,11 @@ def direction_error(w: np.ndarray, v: np.ndarray) -> Values:
 
 
 def margin_ratio(
-    data: TokenData, selection: np.ndarray, w: np.ndarray, best: float, norm: str = "nuc"
+    data: TokenData,
+    selection: np.ndarray,
+    w: np.ndarray,
+    best: float,
+    norm: Literal["nuc", "fro"] = "nuc",
 ) -> Values:
     """min margin(W) / ‖W‖ times `best`, the optimal value of the SVM: at most 1, and 1 at its solutions.
 

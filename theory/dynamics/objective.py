@@ -205,7 +205,7 @@ class Objective:
         at = np.take_along_axis(self.scores, chosen, -1)[..., 0]
         live = np.isfinite(log_drop)
         each = self.loss.log_excess(at, np.where(live, log_drop, 0.0), falls + (falls == 0))
-        total, sign = _signed_sum(np.where(live, each, -np.inf), falls)
+        total, sign = _signed_sum(np.where(live, each, -np.inf), np.asarray(falls))
         return total - np.log(a.shape[-2]), sign
 
 

@@ -12,8 +12,8 @@ from .data import TokenData
 def picture(tokens: int, seed: int = 0) -> TokenData:
     """Two samples in the plane with one query: the trajectory W z of two numbers can be drawn.
 
-    With 3 tokens the others of each sample form a cloud to the left; with 5 there are two clouds, and
-    a locally optimal selection beside the optimal one. The head is e_1; the query is e_1 for both
+    With 3 tokens the others of each sample form a cloud to the left; with 5 there are two more, which
+    make a locally optimal selection beside the optimal one. The head is e_1; the query is e_1 for both
     samples. Raises `InvalidInput` for another number of tokens.
     """
     if tokens not in (3, 5):
@@ -24,8 +24,8 @@ def picture(tokens: int, seed: int = 0) -> TokenData:
         x[i, 0] = (1.0, 0.5 * side)
         x[i, 1:3] = np.array([-1.0, 0.0]) + 0.3 * rng.standard_normal((2, 2))
         if tokens == 5:
-            # One token that beats what lies around it, but not the optimal one.
+            # The fourth beats the fifth, which shields it from the optimal token: a local optimum.
             x[i, 3] = (0.6, -1.4 * side)
-            x[i, 4] = np.array([-0.4, -1.0 * side]) + 0.1 * rng.standard_normal(2)
+            x[i, 4] = (0.55, -0.8 * side)
     head = np.array([1.0, 0.0])
     return TokenData(x, np.tile(head, (2, 1)), x @ head, labels=np.ones(2), head=head)

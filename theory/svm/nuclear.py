@@ -53,7 +53,7 @@ class _State:
 def _admm(
     space: Space, working: Array, state: _State, gap: float, limit: int = 20_000
 ) -> tuple[Array, Array, Array]:
-    """min ‖V‖_* + [s ≥ 1] with V = W and A(W) = s, over-relaxed, penalty balanced."""
+    """min ‖V‖_* + [s ≥ 1] with V = W and A(W) = s, over-relaxed, relative residuals balanced."""
     rows = space.rows.only(working)
     inside = Space(rows, space.equalities, space.taken)
     factor = cho_factor(np.eye(len(working)) + space.gram(working), check_finite=False)
@@ -64,7 +64,7 @@ def _admm(
         target = space.project(V - U) + inside.adjoint(s - u)
         W = target - inside.adjoint(cho_solve(factor, rows.apply(target), check_finite=False))
         margins = rows.apply(W)
-        relaxed, onto = 1.6 * W - 0.6 * V, 1.6 * margins - 0.6 * s
+        relaxed, onto = 1.8 * W - 0.8 * V, 1.8 * margins - 0.8 * s
         before, held = V, s
         left, sizes, right = np.linalg.svd(relaxed + U, full_matrices=False)
         kept = int((sizes > 1.0 / rho).sum())
@@ -88,7 +88,9 @@ def _admm(
             if apart <= gap:
                 break
         primal = np.hypot(np.linalg.norm(W - V), np.linalg.norm(margins - s))
-        change = rho * np.hypot(np.linalg.norm(V - before), np.linalg.norm(s - held))
+        primal /= max(float(np.linalg.norm(W)), 1e-300)
+        change = np.hypot(np.linalg.norm(V - before), np.linalg.norm(s - held))
+        change /= max(float(np.linalg.norm(U)), 1e-300)
         if iteration <= 2000 and not 0.1 <= primal / max(change, 1e-300) <= 10:
             scale = 2.0 if primal > change else 0.5
             rho, U, u = rho * scale, U / scale, u / scale
