@@ -37,6 +37,14 @@ Glossary:
 
 B is an axis in a shape and the write in an equation; the context tells them apart.
 
+In `dsf.theory`, one attention layer selects tokens, X_i softmax(X_i W z_i):
+
+    n  samples                          x  token (d,), X_i (T, d) those of a sample
+    T  tokens of a sample               z  query (d,)
+    W  attention weights (d, d)         γ  scores (n, T), label times head times token
+    K, Q  factors (d, m), W = K Qᵀ      α  selection (n,), opt the tokens of the highest score
+    s  softmax weights (n, T)           A_k  margins (x_iα - x_it)ᵀ W z_i, one a row
+
 >>> import torch, dsf
 >>> ones = torch.ones(1, 4, 1, 1)
 >>> system = dsf.System(dsf.Identity(), dsf.OuterCoupling(ones), dsf.OuterCoupling(ones))

@@ -26,4 +26,10 @@ PAPERS: tuple[str, ...] = (
     "dsf.papers.sandberg2004:PAPER",
     "dsf.papers.heinsen2023:PAPER",
     "dsf.papers.higham2002:PAPER",
+    "dsf.papers.tarzanagh2023_svm:PAPER",
+    "dsf.papers.tarzanagh2023_max_margin:PAPER",
+    "dsf.papers.li2024:PAPER",
+    "dsf.papers.julistiono2024:PAPER",
+    "dsf.papers.sheen2024:PAPER",
+    "dsf.papers.vasudeva2024:PAPER",
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.scan import Scan
 from dsf.gauges import normaliser_into_state
 from dsf.mixers import ARCHITECTURES, Architecture, Draw, Sample, SoftmaxAttention
+from dsf.mixers.capabilities import capabilities
 from dsf.mixers.softmax_attention import Cache
 from dsf.numerics import require_within
 from dsf.registry import resolve
@@ -271,3 +275,24 @@ def test_aaren_is_a_row_of_softmax() -> None:
         laws.split_is_whole(form, system, v, None, [11, 12])
         assert state.stabiliser is not None
         assert torch.equal(state.stabiliser, scores.amax(1))
+
+
+def test_the_pages_are_what_the_code_says() -> None:
+    script = Path(__file__).parents[1] / "docs" / "tools" / "architecture_pages.py"
+    ran = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr + "run: python docs/tools/architecture_pages.py"
+
+
+CAN = {
+    "retnet": ("Scalar", True, True, ()),
+    "gated-deltanet": ("Scalar + rank 1", False, False, ("negative",)),
+    "s4d": ("complex Diagonal", True, True, ("complex",)),
+    "delta-product": ("Scalar + rank 2", False, False, ("negative", "complex")),
+}
+
+
+@pytest.mark.parametrize("name", CAN)
+def test_capabilities_are_those_known_by_theory(name: str) -> None:
+    """Householder products of two turn the plane; one reflects; decays do neither."""
+    found = capabilities(next(one for one in ALL if one.name == name))
+    assert (found.structure, found.time_invariant, found.closed, found.eigenvalues) == CAN[name]

@@ -8,8 +8,6 @@ from itertools import islice
 from typing import Any
 
 from markupsafe import Markup, escape
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextToPath
 
 from .text import legal
 
@@ -21,11 +19,21 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 class Formulas:
-    """Draws the formulas of one page; a glyph is defined once and used many times."""
+    """Draws the formulas of one page; a glyph is defined once and used many times.
+
+    Where matplotlib is missing, `missing` is true and formulas are shown as text.
+    """
 
     def __init__(self) -> None:
-        self._paths = TextToPath()
-        self._font = FontProperties(math_fontfamily="stix", family="STIXGeneral", size=_EM)
+        try:
+            from matplotlib.font_manager import FontProperties
+            from matplotlib.textpath import TextToPath
+        except ImportError:
+            self.missing = True
+        else:
+            self.missing = False
+            self._paths = TextToPath()
+            self._font = FontProperties(math_fontfamily="stix", family="STIXGeneral", size=_EM)
         self._glyphs: dict[str, Any] = {}
         self._names: dict[str, str] = {}
 
@@ -54,6 +62,8 @@ class Formulas:
     def _line(self, line: str) -> Markup:
         if len(line) > _LONGEST:
             return _as_text(line[:_LONGEST] + " …")
+        if self.missing:
+            return _as_text(line)
         source = line if _DOLLAR.search(line) else f"${line}$"
         try:
             placed, self._glyphs, boxes = self._paths.get_glyphs_mathtext(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from dsf.codec import ArrayStore, write_atomically
 
 from . import plots
 from .evidence import Row, rows
+from .figures import Drawing
 from .formulas import Formulas
 from .text import legal, number
 
@@ -38,11 +39,13 @@ def write_report(
     document: Mapping[str, Any],
     claims: Mapping[str, Claim],
     store: ArrayStore | None = None,
+    drawings: Sequence[Drawing] = (),
 ) -> Path:
     """Write `index.html` and `certificates/<id>.json` into `folder`, and return the page's path.
 
-    `claims` give statement and citation, `store` holds the document's large arrays. Safe to repeat:
-    every file is replaced as a whole, the page last. Raises `OSError` where one cannot be written.
+    `claims` give statement and citation, `store` holds the document's large arrays, `drawings` are
+    the papers' figures. Safe to repeat: every file is replaced as a whole, the page last. Raises
+    `OSError` where one cannot be written.
     """
     certificates = folder / "certificates"
     certificates.mkdir(parents=True, exist_ok=True)
@@ -50,12 +53,15 @@ def write_report(
         certificate = Certificate.from_json(result["certificate"], store)
         write_certificate(certificates / f"{result['id']}.json", certificate)
     page = folder / "index.html"
-    write_atomically(page, render(document, claims, store).encode("utf-8"))
+    write_atomically(page, render(document, claims, store, drawings).encode("utf-8"))
     return page
 
 
 def render(
-    document: Mapping[str, Any], claims: Mapping[str, Claim], store: ArrayStore | None = None
+    document: Mapping[str, Any],
+    claims: Mapping[str, Claim],
+    store: ArrayStore | None = None,
+    drawings: Sequence[Drawing] = (),
 ) -> str:
     """The page of a document of schema `dsf.check/1`."""
     formulas = Formulas()
@@ -75,6 +81,8 @@ def render(
         document=document,
         summary=document["summary"],
         entries=entries,
+        drawings=drawings,
+        missing=formulas.missing,
         definitions=formulas.definitions(),
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import joblib
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from dsf.certificate import Budget, Level
 from dsf.check import Settings, exit_code, finished, junit
@@ -17,6 +19,9 @@ from dsf.codec import ArrayStore, dumps
 from .output import STDOUT, console, for_people, only_one_stdout, write
 from .progress import Progress
 from .results import show
+
+if TYPE_CHECKING:
+    from dsf.check.figures import Drawing
 
 INTERRUPTED, UNDECIDED = 130, 3
 
@@ -48,7 +53,10 @@ def check(
         str | None, typer.Option(metavar="FILE", help="Write certificates; '-' is standard output.")
     ] = None,
     junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write an HTML page.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write an HTML page, with the figures of every --paper."),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with an interrupted run of the same --json FILE."),
@@ -90,7 +98,7 @@ def execute(settings: Settings, outputs: Outputs) -> int:
     except OSError as error:
         errors.print(f"dsf check: {error}: {_kept(settings, progress)}", markup=False)
         return UNDECIDED
-    _write(settings, outputs, document)
+    _write(settings, outputs, document, errors)
     show(for_people([outputs.json, outputs.junit]), errors, document, named, quiet=outputs.quiet)
     return exit_code(document["claims"], named)
 
@@ -108,14 +116,30 @@ def _kept(settings: Settings, progress: Progress) -> str:
     return f"{kept} results are kept in {settings.journal}; the same command with --resume goes on"
 
 
-def _write(settings: Settings, outputs: Outputs, document: dict[str, Any]) -> None:
+def _write(settings: Settings, outputs: Outputs, document: dict[str, Any], errors: Console) -> None:
     """All but the merged file, which the run has put in place already."""
     if outputs.json == STDOUT:
         write(STDOUT, dumps(document))
     if outputs.junit:
         write(outputs.junit, junit(document))
     if outputs.report:
-        from dsf.check.report import write_report  # matplotlib and jinja2
+        from dsf.check.report import write_report  # jinja2, and matplotlib where it is installed
 
         store = ArrayStore.beside(settings.json) if settings.json else None
-        write_report(outputs.report, document, settings.claims(), store)
+        found = _figures(settings.papers, errors, live=not outputs.quiet)
+        write_report(outputs.report, document, settings.claims(), store, found)
+
+
+def _figures(slugs: tuple[str, ...], errors: Console, *, live: bool) -> list[Drawing]:
+    """The figures of the papers asked for, with what is being drawn on a terminal; failures are said."""
+    from dsf.check.figures import drawings
+
+    if not (live and errors.is_terminal and slugs):
+        found = drawings(slugs)
+    else:
+        with errors.status("drawing figures") as status:
+            found = drawings(slugs, lambda name: status.update(f"drawing {escape(name)}"))
+    for drawing in found:
+        if drawing.failure:
+            errors.print(f"figure {drawing.reference}: {drawing.failure}", markup=False)
+    return found

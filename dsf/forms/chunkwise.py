@@ -11,16 +11,19 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar
+from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form, Sizes
 from .between_chunks import walk, walk_vjp
 from .chunk_layout import ChunkLayout
 from .chunk_maps import ChunkMaps, chunk_maps
-from .containment import contained
+from .containment import contained, finite, recovered
 from .core import Core
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
+
+# Multiply-adds that the calls of one run cost, however short it is.
+_CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
 
 _WORKING_SET = 1 << 20  # numbers of one segment's inputs; keeps a segment near the cache
 
@@ -31,15 +34,15 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for DPLR.
     """
 
-    chunk: int = 64
+    chunk: int | None = None
 
     name: ClassVar[str] = "chunkwise"
 
     def __post_init__(self) -> None:
-        if self.chunk < 1 or self.chunk & (self.chunk - 1):
+        if self.chunk is not None and (self.chunk < 1 or self.chunk & (self.chunk - 1)):
             raise InvalidInput(f"`chunk` must be a power of two; got {self.chunk}")
 
     def admits(self, system: System) -> Literal[True] | Refusal:
@@ -64,14 +67,21 @@ class Chunkwise(Form):
             )
         return True
 
+    def chunk_for(self, transition: Structure) -> int:
+        """C, as given or by default: the triangular systems of DPLR cost C² per step."""
+        if self.chunk is not None:
+            return self.chunk
+        return 32 if isinstance(transition, DPLR) else 64
+
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        chunk = min(self.chunk, 1 << max(0, core.length - 1).bit_length())
+        longest = 1 << max(0, core.length - 1).bit_length()
+        chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
         segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
         return in_segments(_Chunks(chunk), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
-        chunk, rank = self.chunk, 0
+        chunk, rank = self.chunk_for(system.transition), 0
         if isinstance(system.transition, DPLR):
             rank = system.transition.rank
         writes = (system.writes or 1) + rank
@@ -79,7 +89,7 @@ class Chunkwise(Form):
         return Roundings(step=4 + inner, path=3 * (system.key_size + chunk * writes) + 8)
 
     def operations(self, system: System, sizes: Sizes) -> float:
-        keys, values, chunk = system.key_size, sizes.values, self.chunk
+        keys, values, chunk = system.key_size, sizes.values, self.chunk_for(system.transition)
         rank = system.transition.rank if isinstance(system.transition, DPLR) else 0
         gate = system.transition.gate if isinstance(system.transition, DPLR) else system.transition
         folding = 0 if isinstance(gate, Identity | Scalar) else 16 * keys * chunk.bit_length()
@@ -88,7 +98,8 @@ class Chunkwise(Form):
         )
         chunks = -(-sizes.length // chunk)
         complex_factor = 4 if system.is_complex else 1
-        return complex_factor * sizes.length * sizes.sequences * per_step + chunks * 20_000
+        calls = (_CALLS_DPLR if rank else _CALLS) + chunks * 20_000
+        return complex_factor * sizes.length * sizes.sequences * per_step + calls
 
 
 @dataclass(frozen=True)
@@ -98,19 +109,14 @@ class _Chunks(Step):
     chunk: int
 
     def __call__(self, core: Core) -> tuple[Tensor, Tensor, Kept]:
-        kept: list[Tensor] = []
-
-        def run(core: Core) -> tuple[Tensor, Tensor]:
-            outputs, memory, start = self._run(core)
-            kept.append(start)
-            return outputs, memory
-
-        outputs, memory = contained(run)(core)
-        return outputs, memory, tuple(kept) if len(kept) == 1 else ()
+        outputs, memory, start = self._run(core)
+        if finite(outputs, memory):
+            return outputs, memory, (start,)
+        return (*recovered(self._results, core, outputs, memory), ())
 
     def vjp(self, core: Core, kept: Kept, cotangents: Cotangents) -> list[Tensor | None]:
-        if not kept:  # a run that met a NaN
-            return ByAutograd(contained(lambda core: self._run(core)[:2])).vjp(core, (), cotangents)
+        if not kept:  # a run that met a NaN or an overflow
+            return ByAutograd(contained(self._results)).vjp(core, (), cotangents)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs)
@@ -122,6 +128,10 @@ class _Chunks(Step):
         )
         inputs = gradients((*maps.tensors, values), list(core.tensors), (*found, of_values))
         return [of_first.view_as(core.memory), *inputs]
+
+    def _results(self, core: Core) -> tuple[Tensor, Tensor]:
+        outputs, memory, _ = self._run(core)
+        return outputs, memory
 
     def _maps(self, core: Core) -> tuple[ChunkMaps, Tensor]:
         """The chunks' maps, and their values (M, w C, V)."""

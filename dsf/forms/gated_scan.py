@@ -16,6 +16,7 @@ _LARGE = 1 << 11  # states of so many numbers fill a call: then a loop over the 
 
 
 _CALL = 60_000  # multiply-adds that one call of a tensor operation costs
+PASS = 15  # multiply-adds that reading or writing one number of a state costs
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class GatedScan(Step):
 def operations(length: int, numbers: int) -> float:
     """The cost of `length` steps on states of `numbers`, in the unit of `Form.operations`."""
     if numbers >= _LARGE:
-        return length * (_CALL + 3 * numbers)
-    return 30 * length * numbers + 2 * length**0.5 * _CALL
+        return length * (_CALL + 2 * PASS * numbers)
+    return 2 * PASS * length * numbers + 2 * length**0.5 * _CALL
 
 
 def _gates(core: Core) -> Tensor:

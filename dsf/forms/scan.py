@@ -64,7 +64,8 @@ class Scan(Form):
 
     def operations(self, system: System, sizes: Sizes) -> float:
         if isinstance(system.transition, Gate):
-            return operations(sizes.length, sizes.sequences * system.key_size * sizes.values)
+            numbers = sizes.sequences * system.key_size * sizes.values
+            return (2 if system.is_complex else 1) * operations(sizes.length, numbers)
         cost = system.transition.cost(system.key_size, sizes.values)
         product = cost.numbers * (system.key_size if isinstance(system.transition, Dense) else 1)
         states = system.key_size * sizes.values

@@ -22,8 +22,8 @@ def titans_linear(
 ) -> System:
     r"""S_i = η_i S_{i-1} - θ_i ∇ℓ_i(M_{i-1}),  M_i = (1 - α_i) M_{i-1} + S_i,  y_i = M_iᵀ q_i,  ℓ = ½‖Mᵀk - v‖².
 
-    System: the state is [M; S] of 2K key channels, Λ = [[(1-α) I, η I], [0, η I]] - θ [k; k] [k; 0]ᵀ, which
-    is Dense, since its diagonal part is no gate; B = θ [k; k], C = [q; 0]. `q`, `k` are (B, T, H, K), step
+    System: the state is [M; S] of 2K key channels, Λ = `[[(1-α) I, η I], [0, η I]] - θ [k; k] [k; 0]ᵀ`, which
+    is Dense, since its diagonal part is no gate; B = `θ [k; k]`, C = `[q; 0]`. `q`, `k` are (B, T, H, K), step
     `theta`, momentum `eta` and forgetting `alpha` (B, T, H). The paper's loss has no ½: its θ is half of this.
     The gradient is taken at every token (a chunk-wise implementation takes it at the start of a chunk, which
     is another model).

@@ -1,0 +1,1 @@
+"""Claims about what attention training selects; the judges need numpy alone."""

@@ -1,0 +1,49 @@
+"""The same programs for a general solver, through cvxpy: to compare, at small size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dsf.errors import InvalidInput
+
+from .instance import Array, Instance
+
+SOLVERS = {"clarabel": "CLARABEL", "scs": "SCS", "osqp": "OSQP"}
+
+
+def solve(
+    instance: Instance, norm: str | float, solver: str, **options: object
+) -> tuple[Array, Array, Array]:
+    """W, λ ≥ 0 and μ as `solver` ("clarabel", "scs" or "osqp") returns them; needs the extra "solvers"."""
+    try:
+        import cvxpy as cp
+    except ImportError as error:
+        raise InvalidInput("cvxpy is not installed: pip install dsf-dynamics[solvers]") from error
+    if solver not in SOLVERS:
+        raise InvalidInput(f"cvxpy solver {solver!r} is not known; one of {', '.join(SOLVERS)}")
+    if solver == "osqp" and norm != "frobenius":
+        raise InvalidInput("OSQP solves quadratic programs: use it with norm='frobenius'")
+    W = cp.Variable((instance.d, instance.d))
+    queries = instance.queries
+
+    def rows(differences: Array, owner: Array) -> Any:
+        return cp.sum(cp.multiply(differences @ W, queries[owner]), axis=1)
+
+    margin = rows(instance.differences, instance.owner) >= 1
+    constraints = [margin]
+    if len(instance.equal_owner):
+        constraints.append(rows(instance.equal_differences, instance.equal_owner) == 0)
+    if norm == "nuclear":
+        objective = cp.normNuc(W)
+    elif norm == "frobenius":
+        objective = cp.sum_squares(W) / 2
+    else:
+        objective: Any = cp.pnorm(cp.vec(W, order="C"), norm)  # type: ignore[arg-type]
+    problem = cp.Problem(cp.Minimize(objective), constraints)
+    problem.solve(solver=SOLVERS[solver], **options)
+    if W.value is None:
+        raise ArithmeticError(f"{solver} ended with status {problem.status}")
+    equal = -np.asarray(constraints[1].dual_value) if len(constraints) > 1 else np.zeros(0)
+    return W.value, np.maximum(margin.dual_value, 0.0), equal
