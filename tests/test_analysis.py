@@ -90,6 +90,24 @@ def test_no_steps(row: Row) -> None:
     assert (found.norm == 0).all()
 
 
+def test_nothing_to_reduce_is_refused() -> None:
+    empty = np.zeros((0, 0))
+    assert hankel(empty).norm == 0 and exact_realization([]).orders == (0,)
+    for call in (minimal_realization, smallest_recurrence, lambda x: reduce(x, order=1)):
+        for nothing in (empty, MIXERS["linear attention"](0)):
+            with pytest.raises(InvalidInput, match="no steps"):
+                call(nothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_numbers_are_taken_as_they_are_in_float64(dtype) -> None:
+    """Coarse tensors stand for the numbers that they hold: normaliser and gates are not rounded again."""
+    for name in ("linear attention", "mlstm", "s6", "feedthrough"):
+        coarse = MIXERS[name](7).map(lambda x: x.to(dtype))
+        fine = coarse.map(lambda x: x.double())
+        assert np.array_equal(laws.dense_matrices(coarse, 7), laws.dense_matrices(fine, 7))
+
+
 @pytest.mark.parametrize("name", ["linear attention", "mlstm", "s6", "feedthrough"])
 def test_mixing_matrix_is_realized(name: str) -> None:
     laws.mixing_is_realized(MIXERS[name](9), 9)

@@ -13,7 +13,7 @@ from dsf.system import System
 
 from .compression import compress
 from .norms import operator_norm
-from .realization import Heads, Realization, heads_of
+from .realization import Heads, Realization, each_head, heads_of
 from .sweeps import hankel_values, observability_roots, reachability_roots
 
 
@@ -22,9 +22,8 @@ class Hankel:
     r"""Singular values of Φ[i:, :i], (…, T + 1, n) for the cuts i = 0 … T, largest first, zeros behind.
 
     `norm` is ‖Φ‖₂ (…); the values are exact to `resolution` · ‖Φ‖₂, besides rounding. They do not
-    depend on the gauge, as eigenvalues of single Λ_i do. No system
-    whose state at cut i has n entries is closer to Φ than σ_{n+1}(i) in operator norm (Eckart and
-    Young at that cut).
+    depend on the gauge, as eigenvalues of single Λ_i do. No system whose state at cut i has n entries
+    is closer to Φ than σ_{n+1}(i) in operator norm (Eckart and Young at that cut).
     """
 
     values: np.ndarray
@@ -80,7 +79,7 @@ def hankel(
         rows = [_at(hankel_values(r), cuts) for r in given.members]
     else:
         lead = given.shape[:-2]
-        matrices = list(given.reshape(-1, *given.shape[-2:]))
+        matrices = each_head(given)
         norms = [operator_norm(phi) for phi in matrices]
         if cuts is None:
             pairs = zip(matrices, norms, strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.system import System
 
-from .realization import Heads, heads_of
+from .realization import Heads, each_head, heads_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def memory(of: System | Tensor | np.ndarray, length: int | None = None) -> Memor
         sizes = [_block_norms(r.matrix(), r.length) for r in given.members]
         lead = given.lead
     else:
-        sizes, lead = [np.abs(x) for x in given.reshape(-1, *given.shape[-2:])], given.shape[:-2]
+        sizes, lead = [np.abs(x) for x in each_head(given)], given.shape[:-2]
     profiles = [_by_lag(size) for size in sizes]
     largest, mean = (np.stack(x).reshape(*lead, -1) for x in zip(*profiles, strict=True))
     return Memory(largest, mean)

@@ -110,6 +110,11 @@ def causal_matrix(phi: Tensor | np.ndarray) -> np.ndarray:
     return array
 
 
+def each_head(array: np.ndarray) -> list[np.ndarray]:
+    """The matrices of an array (…, rows, columns), one by one."""
+    return [array[index] for index in np.ndindex(array.shape[:-2])]
+
+
 def realize(system: System, length: int | None = None) -> Heads:
     r"""The realization of each head, in float64 or complex128, from an empty state.
 
@@ -163,7 +168,7 @@ def _plain(system: System, length: int | None, divide: bool = True) -> tuple[Sys
         raise InvalidInput("timing 'end' reads one state for all queries: its Φ is not causal")
     if system.length is None and length is None:
         raise InvalidInput("the system is time-invariant: give `length`")
-    plain = replace(system.expand(length), offset=None)
+    plain = replace(system.expand(length).map(_double), offset=None)
     if plain.normaliser is not None and divide:
         plain = normaliser_into_read(plain)
     if plain.is_vector:
@@ -190,9 +195,12 @@ def _direct(feedthrough: Structure | None, outputs: int, inputs: int, vector: bo
     return scalar * torch.eye(inputs, dtype=scalar.dtype)
 
 
+def _double(x: Tensor) -> Tensor:
+    return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
+
+
 def _numpy(x: Tensor) -> np.ndarray:
-    wide = x.detach().to("cpu", torch.complex128 if x.is_complex() else torch.float64)
-    return wide.resolve_conj().numpy()
+    return _double(x).cpu().resolve_conj().numpy()
 
 
 def _real(A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -15,7 +15,7 @@ from dsf.system import System
 
 from .compression import compress
 from .norms import operator_norm
-from .realization import Heads, Realization, heads_of, system_of
+from .realization import Heads, Realization, each_head, heads_of, system_of
 from .sweeps import observability_roots, reachability_roots
 from .truncation import Truncated, balanced, sequential
 
@@ -194,11 +194,14 @@ def _prepare(
 ) -> tuple[Heads, list[_Head]]:
     """Each head with its Φ, a realization within `share` · ‖Φ‖₂ of it, and what all sweeps need."""
     given = heads_of(of, length)
+    steps = given.members[0].length if isinstance(given, Heads) else given.shape[-1]
+    if not steps:
+        raise InvalidInput("there are no steps, so there is nothing to reduce")
     if isinstance(given, Heads):
         pairs = [(r.matrix(), r) for r in given.members]
         return given, [_head(phi, r, 0.0, operator_norm(phi)) for phi, r in pairs]
     found = []
-    for phi in given.reshape(-1, *given.shape[-2:]):
+    for phi in each_head(given):
         norm = operator_norm(phi)
         found.append(_head(phi, *compress(phi, share * norm, most), norm))
     return Heads(given.shape[:-2], tuple(head.realization for head in found)), found
@@ -272,7 +275,7 @@ def _needed_at_sampled_cuts(of: System | Tensor | np.ndarray, tolerance: float) 
     array = heads_of(of)
     assert isinstance(array, np.ndarray)
     steps, needed = array.shape[-1], 0
-    for phi in array.reshape(-1, steps, steps):
+    for phi in each_head(array):
         limit = tolerance * operator_norm(phi)
         for cut in {steps // 4, steps // 2, 3 * steps // 4} - {0}:
             sizes = np.linalg.svd(phi[cut:, :cut], compute_uv=False)
