@@ -136,7 +136,7 @@ class Backward(Mixer):
     def matrix(self) -> Tensor | Refusal:
         return Adjoint(self.of).matrix()
 
-    def system(self) -> Refusal:
+    def system(self) -> System | Refusal:
         return Adjoint(self.of).system()
 
     def adjoint(self) -> Mixer:
