@@ -30,6 +30,10 @@ Glossary:
     Ψ(i, j)  transition product Λ_i Λ_{i-1} … Λ_{j+1}
     η  normaliser                       m  stabiliser of the normaliser
     g  log-decay, Λ = exp(g)            β  write strength
+    cut i        the time between steps i - 1 and i; Φ[i:, :i] is its Hankel block
+    σ_k(i)       Hankel singular values: those of that block
+    W_c, W_o     reachability and observability Gramians of a cut
+    order n_i    the size of the state at a cut
 
 B is an axis in a shape and the write in an equation; the context tells them apart.
 

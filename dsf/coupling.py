@@ -92,7 +92,8 @@ class OuterCoupling(Coupling):
         return matmul(self.weights.transpose(-1, -2), tokens)
 
     def extract(self, state: Tensor) -> Tensor:
-        outputs = matmul(self.stacked(), state)
+        weights = self.stacked()
+        outputs = weights * state if self.key_size == 1 else matmul(weights, state)
         return outputs if self.several is not None else outputs[..., 0, :]
 
 

@@ -38,5 +38,10 @@ PAPER = Paper(
         "dsf.claims.conversions:STABILISER_CANCELS",
         "dsf.claims.conversions:NORMALISER_IS_A_COLUMN",
         "dsf.claims.conversions:DELTA_RULE_ORTHONORMAL",
+        "dsf.claims.gated_cells:SIEBER2024",
+        "dsf.claims.states:CLAIMS",
+        "dsf.claims.taylor_degrees:CLAIMS",
+        "dsf.claims.gauge_reach:CLAIMS",
     ),
+    figures=("dsf.analysis.state_sweep:state_against_error",),
 )

@@ -65,8 +65,8 @@ def blocks(pattern: Pattern, tiling: Tiling) -> Blocks:
     q = token_permutation(pattern.layout, tiling.q, pattern.dilation)
     same = tiling.q == tiling.kv
     kv = q if same else token_permutation(pattern.layout, tiling.kv, pattern.dilation)
-    both = (np.concatenate([tiles, launched], 1) for tiles in (visited, full))
-    return Blocks(*both, q, kv)
+    visited, full = (np.concatenate([tiles, launched], 1) for tiles in (visited, full))
+    return Blocks(visited, full, q, kv)
 
 
 def csr(found: Blocks) -> CSR:

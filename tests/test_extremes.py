@@ -175,6 +175,19 @@ def test_overflow_is_what_the_recurrence_says() -> None:
     bound = laws.error_bound(system, v, form="recurrent").outputs
     require_within(outputs, expected, 2 * bound, "no overflow")
 
+    cotangents = torch.full_like(expected, 1e-26), torch.zeros(1, 1, 2, 1)
+
+    def gradient(form: str) -> torch.Tensor:
+        leaf = v.clone().requires_grad_()
+        return torch.autograd.grad(run(system, leaf, form=form)[0], leaf, cotangents[0])[0]
+
+    allowed = [
+        laws.error_bound(system, v, form=form, cotangents=cotangents).gradients[-2]
+        for form in ("recurrent", "chunkwise")
+    ]
+    slack = (allowed[0] + allowed[1]).expand_as(v)
+    require_within(gradient("chunkwise"), gradient("recurrent"), slack, "gradient")
+
 
 # -- long sequences -------------------------------------------------------------------------------------
 

@@ -202,6 +202,56 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         dsf.sytem  # noqa: B018
 
 
+# Tolerances come from `dsf.numerics`.
+
+_GUESSED = {"allclose", "assert_allclose", "isclose", "approx", "assert_close"}
+
+
+def guessed_tolerances(source: str) -> list[str]:
+    """Comparisons with a tolerance of their own: calls that have one, and bounds that are literals."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        named = {keyword.arg for keyword in node.keywords} & {"rtol", "atol"}
+        bound = node.args[2:3] if name == "require_within" else []
+        literal = bound and not _names(bound[0])
+        if name in _GUESSED or named or literal:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def _names(bound: ast.expr) -> set[str]:
+    """The variables that a bound is made of."""
+    return {x.id for x in ast.walk(bound) if isinstance(x, ast.Name)} - {"torch", "np"}
+
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "benchmarks" not in path.parts)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_tolerances_are_not_guessed(path: Path) -> None:
+    assert guessed_tolerances(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.allclose(a, b)",
+        "assert x == pytest.approx(y)",
+        "compare(a, b, rtol=1e-5)",
+        "require_within(a, b, torch.tensor(2.0**-40), 'rows')",
+    ],
+)
+def test_a_guessed_tolerance_is_found(source: str) -> None:
+    assert guessed_tolerances(source)
+
+
+def test_a_bound_is_no_guess() -> None:
+    assert not guessed_tolerances("require_within(a, b, 2 * error_bound(s, u).outputs, 'x')")
+
+
 # The set-up of the tests themselves.
 
 

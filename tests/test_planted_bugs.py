@@ -10,15 +10,21 @@ import torch
 from lawbook import laws
 from lawbook.rows import Row
 
+import dsf.forms.between_chunks as between_chunks
+import dsf.forms.chunk_maps as chunk_maps
 import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
+import dsf.forms.fold_gates as fold_gates
+import dsf.forms.gated_scan as gated_scan
 import dsf.forms.lowering as lowering
 import dsf.forms.segments as segments
 from dsf import packing
 from dsf.forms import run
+from dsf.forms.chunk_layout import ChunkLayout
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.convolution import Convolution
 from dsf.forms.core import Core
+from dsf.forms.gated_scan import GatedScan
 from dsf.forms.recurrent import Recurrent
 from dsf.forms.scan import Scan
 from dsf.mixers import linear_attention, mlstm
@@ -70,35 +76,61 @@ def test_state_law_notices_padding_that_decays(monkeypatch) -> None:
     def decaying(self, structure):
         return structure.map(lambda leaf, _: self(leaf))
 
-    monkeypatch.setattr(chunkwise._Layout, "structure", decaying)
+    monkeypatch.setattr(ChunkLayout, "structure", decaying)
     caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
 
 
-@pytest.mark.parametrize("transition", ["diagonal", "block", "two factors", "scalar"])
+@pytest.mark.parametrize("transition", ["diagonal", "two factors", "scalar"])
 def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(transition, monkeypatch) -> None:
+    halves = fold_gates._halves
     monkeypatch.setattr(
-        fold,
+        fold_gates,
         "_halves",
-        lambda s, which: s.map(lambda leaf, a: leaf[(..., slice(0, None, 2), *(slice(None),) * a)]),
+        lambda x, size: halves(x, size)[:1] * 2 if x.shape[1] == 2 else halves(x, size),
     )
     caught(lambda: agree(Chunkwise(16), Row(transition, "outer")))
 
 
+def test_chunk_law_notices_a_fold_of_blocks_with_the_wrong_half(monkeypatch) -> None:
+    monkeypatch.setattr(fold, "_halves", lambda s, which: s.map(lambda leaf, _: leaf[:, 0::2]))
+    caught(lambda: agree(Chunkwise(16), Row("block", "outer")))
+
+
 def test_wy_law_notices_reads_of_the_wrong_step(monkeypatch) -> None:
-    monkeypatch.setattr(chunkwise, "_later", lambda x, axis: x)
+    right = chunk_maps.fold
+    monkeypatch.setattr(
+        chunk_maps, "fold", lambda gate, r, w, after: right(gate, r, w, [True] * len(after))
+    )
     caught(lambda: agree(Chunkwise(16), Row("householder", "outer")))
+
+
+@pytest.mark.parametrize("transition", ["diagonal", "scalar"])
+def test_gradient_law_notices_a_walk_back_without_the_decay(transition, monkeypatch) -> None:
+    system, tokens, state = Row(transition, "outer").draw(40)
+    laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
+    monkeypatch.setattr(between_chunks, "_advance", lambda total, memory, onto: onto.add_(memory))
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
+
+
+def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch) -> None:
+    system, tokens, state = Row("diagonal", "outer").draw(40)
+    share = fold_gates._share
+    monkeypatch.setattr(
+        fold_gates, "_share", lambda x, g: share(x, g) * (0.0 if x.ndim == 3 else 1.0)
+    )
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
 def test_scan_law_notices_a_segment_that_forgets(monkeypatch) -> None:
     walk = segments._walk
 
     def forgetful(step, core, segment):
-        outputs, memories = walk(step, core, segment)
-        lost, _ = step(
+        outputs, memories, kept = walk(step, core, segment)
+        lost, *_ = step(
             core.window(segment, min(2 * segment, core.length), torch.zeros_like(core.memory))
         )
         outputs[1] = lost
-        return outputs, memories
+        return outputs, memories, kept
 
     monkeypatch.setattr(segments, "_walk", forgetful)
     caught(lambda: agree(Scan(segment=8), Row("diagonal", "outer")))
@@ -114,23 +146,28 @@ def test_convolution_law_notices_circular_wrapping() -> None:
     caught(lambda: agree(Circular(), Row("diagonal", "outer", constant=True)))
 
 
-def test_gradient_law_notices_a_cotangent_lost_between_segments(monkeypatch) -> None:
-    honest = segments._backward_piece
+@pytest.mark.parametrize(
+    ("step", "transition"), [(GatedScan, "diagonal"), (segments.ByAutograd, "block")]
+)
+def test_gradient_law_notices_a_cotangent_lost_between_segments(
+    step, transition, monkeypatch
+) -> None:
+    honest = step.vjp
 
-    def lossy(step, shape, tensors, memory, wanted, window, cotangents):
-        return honest(
-            step,
-            shape,
-            tensors,
-            memory,
-            wanted,
-            window,
-            (cotangents[0], torch.zeros_like(cotangents[1])),
-        )
+    def lossy(self, core, kept, cotangents):
+        return honest(self, core, kept, (cotangents[0], torch.zeros_like(cotangents[1])))
 
-    monkeypatch.setattr(segments, "_backward_piece", lossy)
-    system, tokens, state = Row("diagonal", "outer").draw(40)
+    monkeypatch.setattr(step, "vjp", lossy)
+    system, tokens, state = Row(transition, "outer").draw(40)
     caught(lambda: laws.gradients_agree(Scan(segment=8), system, tokens, state, torch.float32))
+
+
+def test_scan_law_notices_a_block_that_forgets_what_came_before(monkeypatch) -> None:
+    in_blocks = gated_scan._in_blocks
+    monkeypatch.setattr(
+        gated_scan, "_in_blocks", lambda a, h, backward: in_blocks(0 * a, h, backward)
+    )
+    caught(lambda: agree(Scan(), Row("diagonal", "outer")))
 
 
 def test_split_law_notices_a_normaliser_that_is_not_carried(monkeypatch) -> None:
@@ -166,7 +203,7 @@ def test_split_law_notices_a_stabiliser_that_is_not_carried(monkeypatch) -> None
 def test_past_law_notices_a_chunk_without_containment(monkeypatch) -> None:
     system, tokens, _ = Row("diagonal", "outer").draw(40)
     laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan)
-    monkeypatch.setattr(chunkwise, "contained", lambda step: step)
+    monkeypatch.setattr(chunkwise, "finite", lambda outputs, memory: True)
     caught(lambda: laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan))
 
 

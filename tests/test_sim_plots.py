@@ -23,12 +23,23 @@ def test_a_block_map_has_the_tiles_that_are_counted() -> None:
 def test_a_heat_map_has_the_visits_of_every_query_tile() -> None:
     heat = np.asarray(plots.tile_heat(PLANE, TILES).axes[0].images[0].get_array())
     assert heat.sum() == count(PLANE, TILES).visited and heat.shape == (3, 5)
-    assert plots.tile_heat(Pattern(24, 8), Tiling(4, 4)).axes[0].images[0].get_array().shape == (1, 6)
+    assert plots.tile_heat(Pattern(24, 8), Tiling(4, 4)).axes[0].images[0].get_array().shape == (
+        1,
+        6,
+    )
 
 
 def test_bars_have_the_bounds_of_the_papers_strides() -> None:
     bars = plots.stride_bars().axes[0].patches
-    assert [round(bar.get_height(), 2) for bar in bars[:7]] == [3.27, 3.6, 5.45, 6.0, 9.09, 10.0, 11.11]
+    assert [round(bar.get_height(), 2) for bar in bars[:7]] == [
+        3.27,
+        3.6,
+        5.45,
+        6.0,
+        9.09,
+        10.0,
+        11.11,
+    ]
     assert round(bars[13].get_height(), 2) == 10.42
 
 

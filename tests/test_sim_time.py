@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsf.errors import InvalidInput
+from dsf.numerics import require_close
 from dsf.sim import Pattern, Tiling, bounds, count, count_visits
 from dsf.sim.calibration import (
     default_kernel,
@@ -103,7 +104,7 @@ def test_dense_over_block_sparse_is_the_padding_aware_bound() -> None:
     tiling = Tiling((4, 8, 8), (2, 8, 8))
     counts, problem = count(pattern, tiling), Problem.of(pattern)
     times = [f(counts, tiling, problem, B200, PLAIN).ms for f in (dense_time, kernel_time)]
-    assert times[0] / times[1] == pytest.approx(bounds(counts).padding_aware)
+    require_close(times[0] / times[1], bounds(counts).padding_aware, 16)
 
 
 def test_permutation_moves_every_tensor_twice() -> None:
@@ -124,7 +125,9 @@ def test_a_fit_finds_the_constants_that_made_its_rows(name: str) -> None:
     rows = [replace(row, ms=predict(row, DEVICES[name], made)) for row in own]
     found = fit(rows, DEVICES[name])
     for key in ("efficiency", "prologue_us", "masked_overhead"):
-        assert getattr(found, key) == pytest.approx(getattr(made, key))
+        assert round(getattr(found, key), 6) == getattr(made, key)
+    for row in rows:  # least squares are backward stable: the times agree whatever the conditioning
+        require_close(predict(row, DEVICES[name], found), row.ms, 64 * len(rows))
 
 
 @pytest.mark.parametrize("name", ["B200", "H100"])
@@ -205,7 +208,7 @@ def test_published_rows_follow() -> None:
 
 def test_amdahl_by_hand() -> None:
     assert end_to_end(Run(0.5), 2.0) == 1 / 0.75
-    assert end_to_end(Run(1.0, 10, 5), 5.0) == pytest.approx(1 / (0.5 + 0.1))
+    require_close(end_to_end(Run(1.0, 10, 5), 5.0), 1 / (0.5 + 0.1), 8)
     assert end_to_end(Run(0.0), 9.0) == 1.0
     assert layers_end_to_end(Run(0.8), [(0.5, 4.0), (0.5, 4.0)]) == end_to_end(Run(0.8), 4.0)
     assert layers_end_to_end(Run(0.8), []) == 1.0

@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dsf.registry import papers, resolve
@@ -25,7 +25,7 @@ class Drawing:
     paper: str
     reference: str
     caption: str
-    image: str
+    image: str = field(repr=False)
     failure: str = ""
 
 
@@ -36,7 +36,7 @@ def drawings(
 
     `table` are the papers to look in, all registered ones where it is not given.
 
-    >>> drawings(["sieber2024"])
+    >>> drawings(["ghodsi2025"])
     []
     """
     wanted = set(slugs)

@@ -15,22 +15,28 @@ from torch import Tensor
 
 from .core import Core, over_time
 from .recurrent import loop
-from .segments import Step
+from .segments import Function
 
 
-def contained(step: Step) -> Step:
+def contained(step: Function) -> Function:
     """`step`, with bad tokens kept from reaching earlier outputs; costs one reduction when all is finite."""
 
     def run(core: Core) -> tuple[Tensor, Tensor]:
         outputs, memory = step(core)
-        if bool(torch.isfinite(outputs.sum() + memory.sum())):
+        if finite(outputs, memory):
             return outputs, memory
-        return _recover(step, core, outputs, memory)
+        return recovered(step, core, outputs, memory)
 
     return run
 
 
-def _recover(step: Step, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def finite(outputs: Tensor, memory: Tensor) -> bool:
+    """Whether all results are finite, by one reduction."""
+    return bool(torch.isfinite(outputs.sum() + memory.sum()))
+
+
+def recovered(step: Function, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Results with the bad tokens kept from the past, where those of `step` are not finite."""
     core = replace(core, transition=core.transition.linear())
     bad = bad_steps(core)
     if not bool(bad.any()):

@@ -19,106 +19,104 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dsf.shapes import Inexact
-from dsf.structure import Identity, Scalar, Structure, compose
+from dsf.structure import Diagonal, Identity, Scalar, Structure, compose
 from dsf.structure.base import matmul
+
+from .fold_gates import fold_gates
 
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """A folded chunk of C steps with r reads and w writes per step, leading axes (…).
+    """Folded chunks, M of them: `grams[i][j]` (M, C, C) of read stream i with write stream j.
 
-    `gram` (…, C r, C w); `reads` (…, K, C r) from the chunk's start; `writes` (…, K, C w) to its end;
-    `total` the transition product (…).
+    `reads[i]` (M, C, K) carried back to the chunk's start, `writes[j]` (M, C, K) on to its end,
+    `total` the transition products (M).
     """
 
-    gram: Tensor
-    reads: Tensor
-    writes: Tensor
+    grams: list[list[Tensor]]
+    reads: list[Tensor]
+    writes: list[Tensor]
     total: Structure
 
 
 def fold(
-    transition: Structure,
-    reads: Inexact[Tensor, "*lead C K r"],
-    writes: Inexact[Tensor, "*more C K w"],
+    transition: Structure, reads: list[Tensor], writes: list[Tensor], after: list[bool]
 ) -> Folded:
-    """Fold reads (…, C, K, r) and writes (…, C, K, w) under transitions (…, C); C is a power of two."""
+    """Fold streams (M, C, K) under transitions (M, C); C is a power of two.
+
+    Read stream i sees the memory after the update of its step where `after[i]`, else before it.
+    """
     if isinstance(transition, Identity):
-        return _fold_identity(reads, writes)
+        grams = [
+            [(r @ w.mT).tril(0 if late else -1) for w in writes]
+            for r, late in zip(reads, after, strict=True)
+        ]
+        return Folded(grams, reads, writes, transition)
+    transition = transition.linear()
     if isinstance(transition, Scalar):
-        return _fold_scalar(transition, reads, writes)
-    return _fold_pairwise(transition, reads, writes)
+        return _fold_scalar(transition.decay, reads, writes, after)
+    if isinstance(transition, Diagonal):
+        gates = transition.decay
+        gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
+        grams, back, onward, total = fold_gates(gates, reads, writes, after)
+        return Folded(grams, back, onward, Diagonal(total))
+    return _fold_pairwise(transition, reads, writes, after)
 
 
-def _fold_identity(reads: Tensor, writes: Tensor) -> Folded:
-    gram = _gram(reads, writes) * _mask(reads, writes)
-    return Folded(gram, _columns(reads), _columns(writes), Identity())
-
-
-def _fold_scalar(transition: Scalar, reads: Tensor, writes: Tensor) -> Folded:
-    """A decay shared by all keys: one matrix product, and the decays between steps folded alone."""
-    one = reads.new_ones((1,) * (reads.ndim - 3) + (reads.shape[-3], 1, 1))
-    decay = _fold_pairwise(transition, one, one)
-    r, w = reads.shape[-1], writes.shape[-1]
-    between = decay.gram.repeat_interleave(r, -2).repeat_interleave(w, -1)
+def _fold_scalar(
+    decay: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool]
+) -> Folded:
+    """A decay shared by all keys: one matrix product a pair, and the decays between steps folded alone."""
+    gates = decay[..., None]
+    one = torch.ones_like(gates)
+    kinds = sorted(set(after))
+    found, back, (onward,), total = fold_gates(gates, [one] * len(kinds), [one], kinds)
+    between = {kind: (row[0], r) for kind, row, r in zip(kinds, found, back, strict=True)}
+    grams = [
+        [(r @ w.mT) * between[a][0] for w in writes] for r, a in zip(reads, after, strict=True)
+    ]
     return Folded(
-        _gram(reads, writes) * between,
-        _columns(reads) * decay.reads.repeat_interleave(r, -1),
-        _columns(writes) * decay.writes.repeat_interleave(w, -1),
-        decay.total,
+        grams,
+        [r * between[a][1] for r, a in zip(reads, after, strict=True)],
+        [w * onward for w in writes],
+        Scalar(total[..., 0]),
     )
 
 
-def _fold_pairwise(transition: Structure, reads: Tensor, writes: Tensor) -> Folded:
-    lead = torch.broadcast_shapes(transition.lead, reads.shape[:-2], writes.shape[:-2])
-    reads, writes = (x.expand(*lead, *x.shape[-2:]) for x in (reads, writes))
-    total = transition.linear().map(lambda leaf, axes: _expand(leaf, axes, lead))
-    gram = matmul(reads.transpose(-1, -2), writes)
-    reads = total.transpose().apply(reads)
-    while gram.shape[-3] > 1:
+def _fold_pairwise(
+    transition: Structure, reads: list[Tensor], writes: list[Tensor], after: list[bool]
+) -> Folded:
+    """Any structure that can be composed, half by half; differentiated by autograd."""
+    total = transition.map(lambda leaf, axes: leaf.expand(*writes[0].shape[:2], *_own(leaf, axes)))
+    w = torch.stack(writes, -1)  # (M, C, K, number of streams)
+    r = torch.stack(reads, -1) if reads else w[..., :0]
+    late = torch.tensor(after, dtype=torch.bool, device=r.device)
+    gram = matmul(r.mT, w) * late[:, None]
+    moved = total.transpose().apply(r)
+    r = torch.where(late, moved, r.to(moved.dtype))
+    while gram.shape[1] > 1:
         left, right = _halves(total, 0), _halves(total, 1)
-        (g_l, g_r), (r_l, r_r), (w_l, w_r) = (
-            (x[..., 0::2, :, :], x[..., 1::2, :, :]) for x in (gram, reads, writes)
-        )
-        cross = _cross(r_r, w_l)
+        (g_l, g_r), (r_l, r_r), (w_l, w_r) = ((x[:, 0::2], x[:, 1::2]) for x in (gram, r, w))
+        cross = matmul(r_r.mT, w_l)
         upper = torch.cat([g_l, torch.zeros_like(g_l)], -1)
         gram = torch.cat([upper, torch.cat([cross, g_r.to(cross.dtype)], -1)], -2)
-        reads = torch.cat([r_l, left.transpose().apply(r_r)], -1)
-        writes = torch.cat([right.apply(w_l), w_r.to(cross.dtype)], -1)
+        r = torch.cat([r_l, left.transpose().apply(r_r)], -1)
+        w = torch.cat([right.apply(w_l), w_r.to(cross.dtype)], -1)
         total = compose(right, left)
-    total = total.map(lambda leaf, axes: leaf.select(leaf.ndim - axes - 1, 0))
-    return Folded(gram[..., 0, :, :], reads[..., 0, :, :], writes[..., 0, :, :], total)
+    rows, columns = len(reads), len(writes)
+    chunk = w.shape[-1] // columns
+    gram = gram[:, 0].unflatten(-1, (chunk, columns)).unflatten(1, (chunk, rows))
+    return Folded(
+        [[gram[:, :, i, :, j] for j in range(columns)] for i in range(rows)],
+        [r[:, 0].mT[:, i::rows] for i in range(rows)],
+        [w[:, 0].mT[:, j::columns] for j in range(columns)],
+        total.map(lambda leaf, axes: leaf.select(1, 0)),
+    )
 
 
-def _cross(reads: Tensor, writes: Tensor) -> Tensor:
-    """readsᵀ writes; tiny blocks by multiplying and adding, which beats many tiny matrix products."""
-    if reads.shape[-1] * writes.shape[-1] <= 4:
-        return (reads[..., :, :, None] * writes[..., :, None, :]).sum(-3)
-    return matmul(reads.transpose(-1, -2), writes)
-
-
-def _gram(reads: Tensor, writes: Tensor) -> Tensor:
-    return matmul(_columns(reads).transpose(-1, -2), _columns(writes))
-
-
-def _columns(x: Tensor) -> Tensor:
-    """(…, C, K, r) to (…, K, C r)."""
-    return x.movedim(-3, -2).flatten(-2)
-
-
-def _mask(reads: Tensor, writes: Tensor) -> Tensor:
-    steps = torch.arange(reads.shape[-3], device=reads.device)
-    rows = steps.repeat_interleave(reads.shape[-1])
-    columns = steps.repeat_interleave(writes.shape[-1])
-    return (rows[:, None] >= columns[None, :]).to(reads.dtype)
-
-
-def _expand(leaf: Tensor, axes: int, lead: torch.Size) -> Tensor:
-    return leaf.expand(*lead, *leaf.shape[leaf.ndim - axes :])
+def _own(leaf: Tensor, axes: int) -> torch.Size:
+    return leaf.shape[leaf.ndim - axes :]
 
 
 def _halves(structure: Structure, which: int) -> Structure:
-    return structure.map(
-        lambda leaf, axes: leaf[(..., slice(which, None, 2), *(slice(None),) * axes)]
-    )
+    return structure.map(lambda leaf, _: leaf[:, which::2])

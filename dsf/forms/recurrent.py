@@ -14,6 +14,7 @@ from dsf.system import System
 
 from .base import Form, Sizes
 from .core import Core, over_time
+from .gated_scan import PASS
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Recurrent(Form):
 
     def operations(self, system: System, sizes: Sizes) -> float:
         step = system.transition.cost(system.key_size, sizes.values).multiply_adds
-        per_step = step + 2 * system.key_size * sizes.values
+        per_step = step + (2 + 3 * PASS) * system.key_size * sizes.values
         return sizes.length * (per_step * sizes.sequences + _LOOP_OVERHEAD)
 
 

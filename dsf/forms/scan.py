@@ -1,4 +1,4 @@
-"""A parallel prefix over affine maps: (Λ₂, x₂) ∘ (Λ₁, x₁) = (Λ₂Λ₁, Λ₂x₁ + x₂), in linear space."""
+"""All states at once: a parallel prefix over (Λ₂, x₂) ∘ (Λ₁, x₁) = (Λ₂Λ₁, Λ₂x₁ + x₂), in linear space."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from dsf.errors import Refusal
 from dsf.numerics import Roundings
 from dsf.structure import DPLR, Dense, compose
 from dsf.structure.base import Structure
+from dsf.structure.gates import Gate
 from dsf.system import System
 
 from .associative import Elements, associative_scan
 from .base import Form, Sizes
 from .core import Core, over_time
+from .gated_scan import GatedScan, operations
 from .recurrent import inner_terms
-from .segments import in_segments
+from .segments import ByAutograd, in_segments
 
 _STATES_AT_ONCE = 1 << 20  # numbers in the states of one segment
 
 
 @dataclass(frozen=True)
 class Scan(Form):
-    r"""All states of a segment at once by an associative scan; segments follow one another.
+    r"""All states of a segment at once; segments follow one another.
 
-    Admits every structure that is closed under composition. Gates stay in linear space: a scan of
+    Gates are accumulated in place, in blocks where the state is small; other structures by an
+    associative scan. Admits every structure that is closed under composition. Gates stay in linear space: a scan of
     logarithms loses |Σ log a| digits, and dividing cumulative products overflows.
     """
 
@@ -45,20 +48,24 @@ class Scan(Form):
         return True
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        return in_segments(_prefix, core, self.steps_at_once(core))
+        step = GatedScan() if isinstance(core.transition, Gate) else ByAutograd(_prefix)
+        return in_segments(step, core, self.steps_at_once(core))
 
     def steps_at_once(self, core: Core) -> int:
         """The segment length: as given, or what keeps the states of a segment near a fixed size."""
         if self.segment is not None:
             return max(1, self.segment)
         numbers = max(1, core.sequences * core.key_size * core.value_size)
-        return min(1024, max(32, _STATES_AT_ONCE // numbers))
+        return max(32, _STATES_AT_ONCE // numbers)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         depth = max(1, sizes.length).bit_length()
         return Roundings(step=4 + inner_terms(system), path=4 + 2 * system.key_size + 4 * depth)
 
     def operations(self, system: System, sizes: Sizes) -> float:
+        if isinstance(system.transition, Gate):
+            numbers = sizes.sequences * system.key_size * sizes.values
+            return (2 if system.is_complex else 1) * operations(sizes.length, numbers)
         cost = system.transition.cost(system.key_size, sizes.values)
         product = cost.numbers * (system.key_size if isinstance(system.transition, Dense) else 1)
         states = system.key_size * sizes.values

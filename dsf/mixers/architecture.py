@@ -23,8 +23,17 @@ class Draw:
     values: int
     dtype: torch.dtype = torch.float64
 
+    @property
+    def lead(self) -> tuple[int, int, int]:
+        """(B, T, H)."""
+        return self.batch, self.length, self.heads
+
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator, dtype=self.dtype)
+
+    def unit(self, *shape: int) -> Tensor:
+        """Vectors of length 1 along the last axis."""
+        return torch.nn.functional.normalize(self.normal(*shape), dim=-1)
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator, dtype=self.dtype)
@@ -55,6 +64,15 @@ class Architecture:
 
 def queries_and_keys(draw: Draw) -> Sample:
     """A sample of architectures that take q and k alone."""
-    lead = (draw.batch, draw.length, draw.heads)
-    quantities = {name: draw.normal(*lead, draw.keys) for name in ("q", "k")}
-    return Sample(quantities, draw.normal(*lead, draw.values))
+    quantities = {name: draw.normal(*draw.lead, draw.keys) for name in ("q", "k")}
+    return Sample(quantities, draw.normal(*draw.lead, draw.values))
+
+
+def delta_rule(draw: Draw, **more: Tensor) -> Sample:
+    """A sample of the delta family: q, keys of unit length, strengths β in [0, 2], and `more`."""
+    quantities = {
+        "q": draw.normal(*draw.lead, draw.keys),
+        "k": draw.unit(*draw.lead, draw.keys),
+        "beta": 2 * draw.uniform(*draw.lead),
+    }
+    return Sample(quantities | more, draw.normal(*draw.lead, draw.values))

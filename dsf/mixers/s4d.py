@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
-from dsf.errors import InvalidInput
 from dsf.shapes import Float, Inexact
-from dsf.structure import Diagonal, Scalar
+from dsf.structure import Scalar
 from dsf.system import System
 
 from .architecture import Architecture, Draw, Sample
+from .discretisation import Rule, discretise
 
 
 def s4d(
@@ -23,7 +21,7 @@ def s4d(
     c: Inexact[Tensor, "H N"],
     *,
     skip: Float[Tensor, " H"] | None = None,
-    discretisation: Literal["zoh", "bilinear"] = "zoh",
+    discretisation: Rule = "zoh",
 ) -> System:
     r"""h_i = Λ̄ h_{i-1} + B̄ u_i,  y_i = 2 Re(C h_i) + D u_i, one complex system per channel.
 
@@ -40,30 +38,14 @@ def s4d(
     >>> dsf.select(system, torch.ones(1, 4096, 1, 1)).name
     'convolution'
     """
-    exponent = step[:, None] * A
-    if discretisation == "zoh":
-        transition = Diagonal.from_log(exponent[None, None])
-        held = step[:, None] * _expm1_over(exponent) * b
-    elif discretisation == "bilinear":
-        transition = Diagonal(((1 + exponent / 2) / (1 - exponent / 2))[None, None])
-        held = step[:, None] / (1 - exponent / 2) * b
-    else:
-        raise InvalidInput(f"`discretisation` must be 'zoh' or 'bilinear'; got {discretisation!r}")
+    transition, held = discretise(step[:, None], A, discretisation)
     return System(
-        transition,
-        OuterCoupling(held[None, None]),
+        transition.map(lambda x, _: x[None, None]),
+        OuterCoupling((held * b)[None, None]),
         OuterCoupling(2 * c[None, None]),
         feedthrough=None if skip is None else Scalar(skip[None, None]),
         real_part=True,
     )
-
-
-def _expm1_over(x: Tensor) -> Tensor:
-    """(e^x - 1)/x, by its series where x is small: no cancellation, no 0/0."""
-    small = x.abs() < 1e-2
-    safe = torch.where(small, torch.ones_like(x), x)
-    series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
-    return torch.where(small, series, (torch.exp(safe) - 1) / safe)
 
 
 def _sample(draw: Draw) -> Sample:

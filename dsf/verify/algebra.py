@@ -28,7 +28,7 @@ class Unsettled(Exception):
     """The rules do not decide this expression."""
 
 
-class _Finer(Exception):
+class Finer(Exception):
     """An exponent needs a smaller unit: its denominator."""
 
     def __init__(self, denominator: int) -> None:
@@ -53,7 +53,7 @@ def vanishes(expression: Any) -> bool:
             if lowering.reduced(denominator) == 0:
                 raise Unsettled("a denominator is 0")
             return lowering.reduced(numerator) == 0
-        except _Finer as need:
+        except Finer as need:
             unit = math.lcm(unit, need.denominator)
     raise Unsettled("exponents with too many denominators")
 
@@ -66,7 +66,7 @@ class Lowering:
         self._made: dict[tuple[str, Any], sympy.Dummy] = {}
         self._exponent_of: dict[Any, Any] = {}  # generator g = exp(value)
         self._argument_of: dict[Any, Any] = {}  # generator g = log(value)
-        self._relations: list[tuple[Any, Any]] = []  # (generator, polynomial in it that is 0)
+        self.relations: list[tuple[Any, Any]] = []  # (generator, polynomial in it that is 0)
 
     def lower(self, e: Any) -> Any:
         """The rational function of an expression."""
@@ -97,7 +97,7 @@ class Lowering:
     def reduced(self, polynomial: Any) -> Any:
         """A polynomial modulo the relations of the generators, last made first."""
         rest = sympy.expand(polynomial)
-        for generator, relation in reversed(self._relations):
+        for generator, relation in reversed(self.relations):
             # sympy 1.14 over FLINT raises where there is nothing to reduce, so the degree is asked.
             if sympy.degree(rest, generator) >= sympy.degree(relation, generator):
                 rest = sympy.expand(sympy.prem(rest, relation, generator))
@@ -146,7 +146,7 @@ class Lowering:
         """exp(coefficient · key) for a rational number and a term without one."""
         steps = coefficient * self.unit
         if not isinstance(steps, sympy.Integer):
-            raise _Finer(int(coefficient.q))
+            raise Finer(int(coefficient.q))
         if abs(steps) > _LARGEST_POWER:
             raise Unsettled(f"the power {steps} is too large")
         if key not in self._argument_of:
@@ -164,7 +164,7 @@ class Lowering:
         root = self._generator("root", log_of_base, **sign)
         if not known:
             above, below = sympy.fraction(sympy.together(base))
-            self._relations.append((root, sympy.expand(below * root**self.unit - above)))
+            self.relations.append((root, sympy.expand(below * root**self.unit - above)))
             self._exponent_of[root] = log_of_base / self.unit
         return root
 
@@ -206,14 +206,14 @@ class Lowering:
         size = self._generator("abs", t, nonnegative=True)
         if not known:
             above, below = sympy.fraction(sympy.together(t))
-            self._relations.append((size, sympy.expand(below**2 * size**2 - above**2)))
+            self.relations.append((size, sympy.expand(below**2 * size**2 - above**2)))
         return size
 
     def _imaginary(self) -> Any:
         known = ("constant", sympy.I) in self._made
         unit = self._generator("constant", sympy.I)
         if not known:
-            self._relations.append((unit, unit**2 + 1))
+            self.relations.append((unit, unit**2 + 1))
         return unit
 
     def _generator(self, kind: str, key: Any, **assumptions: bool) -> Any:

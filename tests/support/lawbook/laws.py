@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dsf.coupling import Coupling
 from dsf.forms import Form, run
 from dsf.forms.bounds import error_bound
+from dsf.mixers import Sample
 from dsf.numerics import require_within
 from dsf.state import State
 from dsf.system import System
@@ -131,6 +134,20 @@ def _per_leaf(bound: Tensor, like: Tensor) -> Tensor:
         if want == 1 and have != 1:
             bound = bound.sum(axis, keepdim=True)
     return bound
+
+
+def is_formula(
+    formula: Callable[..., np.ndarray],
+    system: System,
+    sample: Sample,
+    form: str = EXACT,
+    **options: object,
+) -> None:
+    """The run of a form against a naive formula, within twice the bound of the form."""
+    arrays = {name: x.numpy() for name, x in sample.quantities.items()}
+    expected = torch.from_numpy(formula(**arrays, v=sample.tokens.numpy(), **options))
+    bound = 2 * error_bound(system, sample.tokens, form=form).outputs
+    require_within(run(system, sample.tokens, form=form)[0], expected, bound, form)
 
 
 def split_is_whole(

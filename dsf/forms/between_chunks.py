@@ -1,0 +1,119 @@
+"""The walk from chunk to chunk, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dsf.structure import Diagonal, Scalar, Structure
+
+from .chunk_maps import ChunkMaps
+
+
+def walk(maps: ChunkMaps, values: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (M, y C, V), the last memory (L, K, V), and the memory at each chunk's start (M, K, V).
+
+    `values` (M, w C, V); of the M chunks of L sequences the first of every sequence come first.
+    """
+    outputs, last, start = _Walk.apply(maps, values, memory, *maps.tensors)
+    return outputs, last, start
+
+
+class _Walk(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: ChunkMaps, values: Tensor, memory: Tensor, *tensors: Tensor) -> Any:
+        maps = maps.rebuild(tensors)
+        outputs, last, start = _forward(maps, values, memory)
+        ctx.maps = maps.rebuild(tuple(x.detach() for x in tensors))
+        ctx.save_for_backward(values, start, *tensors)
+        ctx.mark_non_differentiable(start)
+        return outputs, last, start
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_outputs: Tensor, of_last: Tensor, _: Tensor) -> Any:
+        values, start, *tensors = ctx.saved_tensors
+        maps = ctx.maps.rebuild(tuple(tensors))
+        found, of_values, of_memory = walk_vjp(maps, values, start, (of_outputs, of_last))
+        return (None, of_values, of_memory, *found)
+
+
+def _forward(maps: ChunkMaps, values: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    sequences = memory.shape[0]
+    states = values.new_empty((len(values) + sequences, *memory.shape[1:]))
+    states[:sequences] = memory
+    torch.bmm(maps.writes.mT, values, out=states[sequences:])
+    chunks = states.split(sequences)
+    totals, low_rank = _each(maps.total, sequences), _low_rank(maps, sequences)
+    for n in range(len(chunks) - 1):
+        if low_rank is not None:
+            onto, back = low_rank[n]
+            chunks[n + 1].baddbmm_(onto.mT, back @ chunks[n])
+        _advance(totals and totals[n], chunks[n], chunks[n + 1])
+    start = states[: len(values)]
+    outputs = (maps.gram @ values).baddbmm_(maps.reads, start)
+    return outputs, chunks[-1].clone(), start
+
+
+def walk_vjp(
+    maps: ChunkMaps, values: Tensor, start: Tensor, cotangents: tuple[Tensor, Tensor]
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of `maps.tensors`, of the values and of the first memory."""
+    of_outputs, of_last = cotangents
+    sequences = of_last.shape[0]
+    states = start.new_empty((len(start) + sequences, *start.shape[1:]))
+    states[len(start) :] = of_last
+    torch.bmm(maps.reads.mH, of_outputs, out=states[: len(start)])
+    chunks = states.split(sequences)
+    totals = _each(maps.total.transpose().conj(), sequences)
+    low_rank = _low_rank(maps, sequences)
+    for n in reversed(range(len(chunks) - 1)):
+        if low_rank is not None:
+            onto, back = low_rank[n]
+            chunks[n].baddbmm_(back.mH, onto.conj() @ chunks[n + 1])
+        _advance(totals and totals[n], chunks[n + 1], chunks[n])
+    later = states[sequences:]
+    found = [of_outputs @ values.mH, of_outputs @ start.mH, values.conj() @ later.mT]
+    if maps.onto is not None and maps.back is not None:
+        inner = maps.back @ start
+        found += [inner.conj() @ later.mT, (maps.onto.conj() @ later) @ start.mH]
+    found += _total_vjp(maps.total, start, later)
+    of_values = (maps.gram.mH @ of_outputs).baddbmm_(maps.writes.conj(), later)
+    return found, of_values, chunks[0].clone()
+
+
+def _low_rank(maps: ChunkMaps, sequences: int) -> list[tuple[Tensor, Tensor]] | None:
+    if maps.onto is None or maps.back is None:
+        return None
+    return list(zip(maps.onto.split(sequences), maps.back.split(sequences), strict=True))
+
+
+def _each(total: Structure, sequences: int) -> list[Structure]:
+    """The transitions of each chunk; none where they change nothing."""
+    leaves = [leaf.split(sequences) for leaf in total.leaves]
+    return [total.rebuild(own) for own in zip(*leaves, strict=True)]
+
+
+def _advance(total: Structure | list[Structure], memory: Tensor, onto: Tensor) -> None:
+    """Add Λ memory to `onto`."""
+    if isinstance(total, Scalar):
+        onto.addcmul_(total.decay[..., None, None], memory)
+    elif isinstance(total, Diagonal):
+        onto.addcmul_(total.decay[..., None], memory)
+    else:
+        onto.add_(total.apply(memory) if isinstance(total, Structure) else memory)
+
+
+def _total_vjp(total: Structure, start: Tensor, later: Tensor) -> list[Tensor]:
+    if not total.leaves:
+        return []
+    if isinstance(total, Scalar):
+        return [torch.linalg.vecdot(start.flatten(1), later.flatten(1))]
+    if isinstance(total, Diagonal):
+        return [(later * start.conj()).sum(-1)]
+    with torch.enable_grad():
+        leaves = [leaf.detach().requires_grad_() for leaf in total.leaves]
+        return list(torch.autograd.grad(total.rebuild(tuple(leaves)).apply(start), leaves, later))

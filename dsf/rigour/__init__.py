@@ -1,0 +1,1 @@
+"""How exact the numbers of a run are: enclosures, contraction certificates, running error estimates."""
