@@ -55,6 +55,7 @@ def test_refuted_claims_are_the_ones_said() -> None:
     assert refuted == {
         "tarzanagh2023-svm.gd-stays-everywhere",
         "tarzanagh2023-svm.feasible-only-above",
+        "tarzanagh2023-svm.gd-kq-any-width",
         "tarzanagh2023-svm.no-stationary-generic",
         "tarzanagh2023-svm.rank-at-absolute-tolerance",
     }

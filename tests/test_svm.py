@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from dsf.errors import InvalidInput
-from dsf.theory.svm import Infeasible, Instance, Solution, att_svm, att_svm_batch
-from dsf.theory.svm.verification import enclose_exactly
+from dsf.theory.svm import (
+    Infeasible,
+    Instance,
+    Solution,
+    att_svm,
+    att_svm_batch,
+    causal,
+    self_attention,
+)
 
 NORMS = ("frobenius", "nuclear", 1.5, 3.0)
 GAP = {"frobenius": 1e-10, "nuclear": 1e-6, 1.5: 1e-6, 3.0: 1e-6}  # the aims of the solvers
@@ -52,16 +59,14 @@ INSTANCES = {
     "ragged": lambda: ragged(3),
     "repeated tokens": lambda: repeated(4),
     "equalities": lambda: with_equal(5),
-    "self-attention": lambda: Instance.of_self_attention(unit(4, 5, 8, seed=6), np.array([1, 2, 0, 4])),
-    "causal": lambda: Instance.causal(unit(5, 8, seed=7), np.array([0, 1, 2, 0])),
+    "self-attention": lambda: self_attention(unit(4, 5, 8, seed=6), np.array([1, 2, 0, 4])),
+    "causal": lambda: causal(unit(5, 8, seed=7), np.array([0, 1, 2, 0])),
     "huge": lambda: Instance(1e6 * unit(3, 4, 8, seed=8), unit(3, 8, seed=9), np.array([0, 1, 2])),
 }  # fmt: skip
 
 
 def solved(name: str, norm: str | float) -> Solution:
     instance = INSTANCES[name]()
-    if norm not in ("frobenius", "nuclear") and any(instance.equal):
-        pytest.skip("ℓ_p programs with equalities are refused")
     found = att_svm(instance, norm=norm)
     assert isinstance(found, Solution)
     return found
@@ -90,15 +95,6 @@ def test_a_general_solver_agrees(name: str, norm: str | float) -> None:
     low, high = max(found.lower, peer.lower), min(found.primal, peer.primal)
     assert low <= high * (1 + 1e-12), "the intervals of the two do not meet"
     assert peer.relative_gap <= 1e-6
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_exact_rationals_enclose_the_frobenius_norm(seed: int) -> None:
-    found = att_svm(sphere(3, 4, 6, seed))
-    assert isinstance(found, Solution)
-    low, high = enclose_exactly(found.instance, found.W, found.dual)
-    assert 0 < low <= high and float(high / low - 1) <= 1e-12
-    assert float(low) <= found.primal**2 * (1 + 1e-12)
 
 
 TAMPERED = {
@@ -182,7 +178,7 @@ def test_the_nuclear_solution_has_a_certified_rank() -> None:
     found = att_svm(sphere(6, 8, 10, 0), norm="nuclear")
     full = att_svm(sphere(6, 8, 10, 0))
     assert isinstance(found, Solution) and isinstance(full, Solution)
-    assert found.rank <= found.rank_bound() < full.rank == 6
+    assert found.rank <= found.rank_bound < full.rank == 6
 
 
 BAD = {

@@ -9,7 +9,7 @@ import numpy as np
 from dsf.certificate import Budget, Claim, Evidence, Hypothesis, Level, Status, Task, Verdict
 from dsf.verify.judges import under, within
 
-from ..dynamics import Objective, descend
+from ..dynamics import Objective, descend, margin_ratio
 from ..dynamics.parameters import Parameters
 from ..instances import TokenData, causal, equal_scores, prompt, sequence_to_sequence
 from . import judging
@@ -25,12 +25,10 @@ _SIZES = {Budget.SMOKE: (3, 4, 6), Budget.DEFAULT: (4, 5, 8), Budget.FULL: (4, 5
 Draw = Callable[[Task], tuple[TokenData, np.ndarray]]
 
 
-def trained(
-    data: TokenData, start: np.ndarray | Parameters, steps: int, rate: float, loss: str = "logistic"
-) -> dict:
+def trained(data: TokenData, start: np.ndarray | Parameters, steps: int, rate: float) -> dict:
     """Snapshots over the last decade of a run, each with the one that follows."""
     at, record = watched(steps)
-    run = descend(Objective.of(data, loss), start, steps, rate, record=record)
+    run = descend(Objective.of(data), start, steps, rate, record=record)
     return stepped(run, at, rate)
 
 
@@ -76,6 +74,31 @@ def _run(start: Callable, norm: str | float = "fro") -> Callable[[Evidence], Evi
         return described(data, selection) | solved(data, selection, norm) | found | {"start": begin}
 
     return produce
+
+
+def _pair(width: int | None, norm: str | float = "nuc") -> Callable[[Evidence], Evidence]:
+    """A run of (K, Q) of a width (d where None) from small random factors."""
+
+    def produce(drawn: Evidence) -> Evidence:
+        data, selection = drawn["data"], drawn["selection"]
+        d = data.shape[2]
+        start = 0.1 * np.random.default_rng(0).standard_normal((2, d, width or d))
+        found = trained(data, tuple(start), drawn["steps"], 0.05)
+        return described(data, selection) | solved(data, selection, norm) | found
+
+    return produce
+
+
+def _judge_reached(evidence: Evidence) -> Verdict:
+    """Is one minus the margin ratio below 2 % at the last snapshot?"""
+    problem, solution, parts, _ = _found(evidence)
+    deficits, bars = judging.ratio_deficits(problem, judging.product(parts), solution)
+    found = [
+        solution.hypothesis,
+        judging.best_tokens(problem),
+        judging.steps_of_descent(problem, evidence, parts),
+    ]
+    return under(found, lambda: within(float(deficits[-1]), 0.02, error=float(bars[-1])))
 
 
 def _found(evidence: Evidence) -> tuple[Problem, judging.MaxMargin, tuple, np.ndarray]:
@@ -134,6 +157,19 @@ def _beaten(task: Task) -> tuple[TokenData, np.ndarray]:
     selection = data.optimal.copy()
     selection[0] = (selection[0] + 1) % data.shape[1]
     return data, selection
+
+
+def _two_dimensional(task: Task) -> tuple[TokenData, np.ndarray]:
+    """Equal other scores, a nuclear solution far from rank one, and far from the Frobenius one."""
+    for child in np.random.SeedSequence(seed_of(task)).generate_state(400):
+        data = equal_scores(*_SIZES[task.budget], seed=int(child))
+        w, other = (solved(data, data.optimal, norm)["primal"] for norm in ("nuc", "fro"))
+        sizes = np.linalg.svd(w, compute_uv=False)
+        best = float(np.linalg.norm(other))
+        apart = 1 - float(margin_ratio(data, data.optimal, w, best, "fro"))
+        if sizes[1] > 0.6 * sizes[0] and apart > 0.05:
+            return data, data.optimal
+    raise ArithmeticError("four hundred nuclear solutions of nearly rank one")
 
 
 def _take_optimal(drawn: Evidence) -> Evidence:
@@ -210,6 +246,28 @@ SVM_CLAIMS: tuple[Claim, ...] = (
         ),
         witness=_run(_near),
         control=_run(_near, 3.0),
+    ),
+    _claim(
+        "tarzanagh2023-svm.gd-kq",
+        "Descent of (K, Q) reaches the nuclear margin",
+        r"$\frac{\min_k A_k(W_t)}{\|W_t\|_\star} \|W^{mm}_\star\|_\star \to 1, \quad W_t = K_t Q_t^T$",
+        _two_dimensional,
+        bound_rule="two per cent of the margin at the last step, after the duality gap",
+        witness=_pair(None),
+        control=_pair(None, "fro"),
+        judge=_judge_reached,
+    ),
+    _claim(
+        "tarzanagh2023-svm.gd-kq-any-width",
+        "Descent of (K, Q) of width one reaches the nuclear margin (not where the solution has rank two)",
+        r"$K, Q \in R^{d \times 1}: \frac{\min_k A_k(W_t)}{\|W_t\|_\star} \|W^{mm}_\star\|_\star \to 1$",
+        _two_dimensional,
+        expected=Status.VIOLATED,
+        citation=f"{_PAPER}, rank bound m of the nuclear program; own wording of a stronger claim",
+        bound_rule="two per cent of the margin at the last step, after the duality gap",
+        witness=_pair(1),
+        control=_pair(None),
+        judge=_judge_reached,
     ),
 )
 

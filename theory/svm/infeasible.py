@@ -8,14 +8,24 @@ import numpy as np
 
 from .instance import Array, Instance
 
+_TOLERANCE = 1e-9
+"""The residual, over the largest row, up to which weights count as a certificate."""
+
 
 @dataclass(frozen=True, eq=False)
 class Infeasible:
-    r"""Gordan's certificate: λ ≥ 0 with Σ λ = 1 and A*λ + E*μ of norm `residual`.
+    r"""Gordan's certificate: λ ≥ 0 and μ with bᵀλ + cᵀμ = 1 and A*λ + E*μ of norm `residual`.
 
-    For every W that meets the equalities, min_k A(W)_k ≤ ⟨A*λ + E*μ, W⟩ ≤ residual · ‖W‖_F: no W has
-    margins above `residual` per unit of norm. An exact zero proves that the program has no solution.
-    A value, false where a solution would be true.
+    Every W with all its margins has 1 = bᵀλ + cᵀμ ≤ ⟨A*λ + E*μ, W⟩ ≤ residual · ‖W‖_F, so none is shorter than
+    1 / residual, and there is none at all where the residual is zero (`exact.refute` looks for weights of an exact
+    zero). With margins of 1 and no values this is λ ≥ 0, Σ λ = 1. A value, false where a solution would be true.
+
+    - `weights`: λ, float64 (M,); `equal_weights`: μ, float64 (E,).
+
+    >>> from dsf.theory import att_svm
+    >>> nothing = att_svm([[[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]], [[1.0, 2.0]], [0])
+    >>> bool(nothing), nothing.weights, nothing.verify()
+    (False, array([0.5, 0.5]), True)
     """
 
     instance: Instance
@@ -28,18 +38,23 @@ class Infeasible:
     @property
     def residual(self) -> float:
         """‖A*λ + E*μ‖_F, computed from the instance and the weights alone."""
-        x = self.instance
-        found = (x.differences * self.weights[:, None]).T @ x.queries[x.owner]
-        found += (x.equal_differences * self.equal_weights[:, None]).T @ x.queries[x.equal_owner]
-        return float(np.linalg.norm(found))
+        return float(np.linalg.norm(self.instance.adjoint(self.weights, self.equal_weights)))
 
-    def verify(self, tolerance: float = 1e-9) -> bool:
-        """Whether the weights are a certificate, relative to the size of the rows."""
-        x, weights = self.instance, self.weights
-        if not len(weights) or (weights < 0).any() or not np.isfinite(weights).all():
+    @property
+    def shortest(self) -> float:
+        """1 / residual: no W with all its margins has a smaller Frobenius norm."""
+        return 1 / self.residual if self.residual else np.inf
+
+    def verify(self) -> bool:
+        """Whether the weights are a certificate: signs, sum, and a residual at the level of rounding."""
+        x, weights, equal = self.instance, self.weights, self.equal_weights
+        if weights.shape != x.bounds.shape or equal.shape != x.equal_values.shape:
             return False
-        sizes = np.linalg.norm(x.differences, axis=1) * np.linalg.norm(x.queries[x.owner], axis=1)
-        total = float(weights.sum())
-        return abs(total - 1) <= 1e-12 and self.residual <= tolerance * float(
-            sizes.max(initial=0.0)
-        )
+        if (weights < 0).any() or not all(np.isfinite(a).all() for a in (weights, equal)):
+            return False
+        lengths = np.linalg.norm(x.queries, axis=1)
+        rows = np.linalg.norm(x.differences, axis=1) * lengths[x.owner]
+        ties = np.linalg.norm(x.equal_differences, axis=1) * lengths[x.equal_owner]
+        size = float((rows * weights).sum() + (ties * np.abs(equal)).sum())
+        total = float(x.bounds @ weights + x.equal_values @ equal)
+        return abs(total - 1) <= 1e-12 and self.residual <= _TOLERANCE * size

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,24 +19,31 @@ Array = np.ndarray
 class Instance:
     r"""Samples i with tokens x_it (T_i, d), a query z_i (d) and a selection α_i.
 
-    The rows of the program are the margins (x_{iα_i} - x_it)ᵀ W z_i ≥ 1 for t ≠ α_i. `equal` names
-    further tokens t of a sample that share the selection: their rows are = 0 (nonlinear heads, strongly
-    connected tokens of a next-token graph), and every other token is held apart from α_i alone.
+    The rows of the program are the margins (x_{iα_i} - x_it)ᵀ W z_i ≥ 1 for t ≠ α_i.
+
+    - `tokens`: float64 (n, T, d), or n arrays (T_i, d); `queries`: float64 (n, d); `selection`: integers (n,).
+    - `equal`: for each sample tokens t whose row is an equality instead, (x_{iα_i} - x_it)ᵀ W z_i = v:
+      tokens that share the selection (nonlinear heads, strongly connected tokens of a next-token graph).
+    - `values`: the right-hand sides v, nested as `equal`; 0 where they are not given.
+    - `least`: float64 (n,), the margins asked of each sample, ≥ 0; 1 where they are not given.
+
+    Raises `InvalidInput` where shapes disagree, a token does not exist or a number is not finite.
 
     >>> instance = Instance([np.eye(2)], np.array([[1.0, 0.0]]), np.array([0]))
     >>> instance.margins(np.array([[3.0, 0.0], [1.0, 0.0]]))
     array([2.])
     """
 
-    tokens: Sequence[Array] | Array
+    tokens: Sequence[Any] | Array
     queries: Array
     selection: Array
     equal: Sequence[Sequence[int]] = field(default=())
+    values: Sequence[Sequence[float]] = field(default=())
+    least: Sequence[float] | Array | None = None
 
     def __post_init__(self) -> None:
-        tokens = [np.asarray(x, dtype=np.float64) for x in self.tokens]
+        tokens = tuple(np.asarray(x, dtype=np.float64) for x in self.tokens)
         queries = np.asarray(self.queries, dtype=np.float64)
-        selection = np.asarray(self.selection)
         if not tokens or queries.ndim != 2 or len(queries) != len(tokens):
             raise InvalidInput(
                 "an instance needs one (T_i, d) array of tokens and one query (d) per sample; got "
@@ -47,99 +55,163 @@ class Instance:
                 raise InvalidInput(f"tokens of sample {i} must be (T, {d}), T ≥ 1; got {x.shape}")
         if not all(np.isfinite(x).all() for x in (*tokens, queries)):
             raise InvalidInput("tokens and queries must be finite numbers")
-        sizes = np.array([len(x) for x in tokens])
-        if selection.shape != (len(tokens),) or selection.dtype.kind not in "iu":
+        selection = self._selected([len(x) for x in tokens])
+        equal = self._shared([len(x) for x in tokens], selection)
+        values = tuple(tuple(float(v) for v in own) for own in self.values)
+        values = values or tuple((0.0,) * len(own) for own in equal)
+        if [len(own) for own in values] != [len(own) for own in equal]:
             raise InvalidInput(
-                f"selection must be {len(tokens)} integers, one per sample; got {selection!r}"
+                "`values` must be nested as `equal`: one number for each token there"
             )
-        if (selection < 0).any() or (selection >= sizes).any():
-            i = int(np.nonzero((selection < 0) | (selection >= sizes))[0][0])
+        least = np.ones(len(tokens)) if self.least is None else np.asarray(self.least, dtype=float)
+        if least.shape != (len(tokens),) or not (np.isfinite(least) & (least >= 0)).all():
+            raise InvalidInput(f"`least` must be {len(tokens)} margins ≥ 0; got {self.least!r}")
+        if not np.isfinite([v for own in values for v in own]).all():
+            raise InvalidInput("`values` must be finite numbers")
+        for name, value in (
+            ("tokens", tokens),
+            ("queries", queries),
+            ("selection", selection),
+            ("equal", equal),
+            ("values", values),
+            ("least", least),
+        ):
+            object.__setattr__(self, name, value)
+
+    def _selected(self, sizes: list[int]) -> Array:
+        selection = np.asarray(self.selection)
+        if selection.shape != (len(sizes),) or selection.dtype.kind not in "iu":
+            raise InvalidInput(
+                f"selection must be {len(sizes)} integers, one per sample; got {selection!r}"
+            )
+        wrong = np.flatnonzero((selection < 0) | (selection >= sizes))
+        if len(wrong):
+            i = int(wrong[0])
             raise InvalidInput(
                 f"selection of sample {i} is {selection[i]}; it must be 0 … {sizes[i] - 1}"
             )
-        equal = tuple(tuple(int(t) for t in own) for own in self.equal) or ((),) * len(tokens)
-        if len(equal) != len(tokens):
+        return selection.astype(np.int64)
+
+    def _shared(self, sizes: list[int], selection: Array) -> tuple[tuple[int, ...], ...]:
+        equal = tuple(tuple(int(t) for t in own) for own in self.equal) or ((),) * len(sizes)
+        if len(equal) != len(sizes):
             raise InvalidInput(
-                f"`equal` needs one list per sample ({len(tokens)}); got {len(equal)}"
+                f"`equal` needs one list per sample ({len(sizes)}); got {len(equal)}"
             )
         for i, own in enumerate(equal):
-            if len(set(own) | {int(selection[i])}) != len(own) + 1 or any(
-                not 0 <= t < sizes[i] for t in own
+            if len({*own, int(selection[i])}) != len(own) + 1 or not all(
+                0 <= t < sizes[i] for t in own
             ):
                 raise InvalidInput(
                     f"`equal` of sample {i} is {own}: it must name tokens 0 … {sizes[i] - 1} once, "
                     f"without the selected {selection[i]}"
                 )
-        for name, value in (
-            ("tokens", tuple(tokens)),
-            ("queries", queries),
-            ("selection", selection.astype(np.int64)),
-            ("equal", equal),
-        ):
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def of_self_attention(cls, tokens: Sequence[Array] | Array, selection: Array) -> Instance:
-        """The query of each sample is its first token: z_i = x_i1."""
-        return cls(tokens, np.stack([np.asarray(x)[0] for x in tokens]), selection)
-
-    @classmethod
-    def causal(cls, tokens: Array, selection: Array) -> Instance:
-        """One sequence (T, d), a sample per position t ≥ 1: tokens x_{≤t}, query x_t, selection (T - 1)."""
-        x = np.asarray(tokens)
-        return cls([x[: t + 1] for t in range(1, len(x))], x[1:], selection)
+        return equal
 
     @property
     def d(self) -> int:
+        """The number of channels."""
         return self.queries.shape[1]
+
+    @cached_property
+    def row_tokens(self) -> list[tuple[int, int]]:
+        """(i, t) of each inequality row, M pairs, in the order of every array of rows."""
+        found = []
+        for i, x in enumerate(self.tokens):
+            held = {int(self.selection[i]), *self.equal[i]}
+            found += [(i, t) for t in range(len(x)) if t not in held]
+        return found
+
+    @cached_property
+    def equal_tokens(self) -> list[tuple[int, int]]:
+        """(i, t) of each equality row, E pairs."""
+        return [(i, t) for i, own in enumerate(self.equal) for t in own]
 
     @cached_property
     def owner(self) -> Array:
         """The sample of each row (M,)."""
-        return np.repeat(np.arange(len(self.tokens)), [len(rows) for rows in self._others])
-
-    @cached_property
-    def differences(self) -> Array:
-        """x_{iα_i} - x_it of each row, (M, d)."""
-        return self._stacked(self._others)
+        return np.array([i for i, _ in self.row_tokens], dtype=np.int64)
 
     @cached_property
     def equal_owner(self) -> Array:
         """The sample of each equality (E,)."""
-        return np.repeat(np.arange(len(self.tokens)), [len(own) for own in self.equal])
+        return np.array([i for i, _ in self.equal_tokens], dtype=np.int64)
+
+    @cached_property
+    def differences(self) -> Array:
+        """x_{iα_i} - x_it of each row, (M, d)."""
+        return self._differences(self.row_tokens)
 
     @cached_property
     def equal_differences(self) -> Array:
         """x_{iα_i} - x_it of each equality, (E, d)."""
-        return self._stacked([np.array(own, dtype=int) for own in self.equal])
+        return self._differences(self.equal_tokens)
+
+    def _differences(self, pairs: list[tuple[int, int]]) -> Array:
+        if not pairs:
+            return np.zeros((0, self.d))
+        starts = np.cumsum([0, *(len(x) for x in self.tokens)])
+        i, t = np.array(pairs).T
+        flat = np.concatenate(self.tokens)
+        return flat[starts[i] + self.selection[i]] - flat[starts[i] + t]
 
     @cached_property
-    def _others(self) -> list[Array]:
-        found = []
-        for i, x in enumerate(self.tokens):
-            held = np.zeros(len(x), dtype=bool)
-            held[[int(self.selection[i]), *self.equal[i]]] = True
-            found.append(np.nonzero(~held)[0])
-        return found
+    def bounds(self) -> Array:
+        """The margin asked of each row (M,): `least` of its sample."""
+        return np.asarray(self.least)[self.owner]
 
-    def _stacked(self, rows: Sequence[Array]) -> Array:
-        parts = [x[a] - x[own] for x, a, own in zip(self.tokens, self.selection, rows, strict=True)]
-        return np.concatenate(parts) if parts else np.zeros((0, self.d))
-
-    @property
-    def row_tokens(self) -> list[tuple[int, int]]:
-        """(i, t) of each row."""
-        return [(i, int(t)) for i, own in enumerate(self._others) for t in own]
+    @cached_property
+    def equal_values(self) -> Array:
+        """The right-hand side of each equality (E,)."""
+        return np.array([v for own in self.values for v in own], dtype=np.float64)
 
     def margins(self, W: Array) -> Array:
         """(x_{iα_i} - x_it)ᵀ W z_i of each row (M,)."""
         return np.einsum("kd,kd->k", self.differences, (self.queries @ W.T)[self.owner])
 
+    def equal_margins(self, W: Array) -> Array:
+        """The same of each equality (E,)."""
+        return np.einsum("kd,kd->k", self.equal_differences, (self.queries @ W.T)[self.equal_owner])
+
+    def adjoint(self, dual: Array, equal_dual: Array | None = None) -> Array:
+        """A*λ + E*μ = Σ_k λ_k d_k z_kᵀ + Σ_e μ_e d_e z_eᵀ, (d, d)."""
+        found = (self.differences * dual[:, None]).T @ self.queries[self.owner]
+        if equal_dual is not None and len(equal_dual):
+            rows = self.equal_differences * equal_dual[:, None]
+            found += rows.T @ self.queries[self.equal_owner]
+        return found
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Instance:
+        """The instance that `to_json` wrote; raises as the constructor does."""
+        numbers = {name: np.asarray(record[name]) for name in ("queries", "selection")}
+        return cls(**{**record, **numbers})
+
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, enough to build the instance again."""
+        """Plain lists, enough to build the instance again.
+
+        >>> one = Instance([np.eye(2)], np.array([[1.0, 0.0]]), np.array([0]))
+        >>> Instance.from_json(one.to_json()).digest == one.digest
+        True
+        """
         return {
             "tokens": [x.tolist() for x in self.tokens],
             "queries": self.queries.tolist(),
             "selection": self.selection.tolist(),
             "equal": [list(own) for own in self.equal],
+            "values": [list(own) for own in self.values],
+            "least": np.asarray(self.least).tolist(),
         }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything that the instance says, bit for bit."""
+        found = hashlib.sha256()
+        sizes = [len(x) for x in self.tokens]
+        counts = [len(own) for own in self.equal]
+        tokens = [t for own in self.equal for t in own]
+        for part in (sizes, self.selection, counts, tokens):
+            found.update(len(part).to_bytes(8, "little") + np.asarray(part, "<i8").tobytes())
+        for part in (*self.tokens, self.queries, self.equal_values, np.asarray(self.least)):
+            found.update(np.ascontiguousarray(part, "<f8").tobytes())
+        return found.hexdigest()

@@ -1,108 +1,151 @@
-"""The nuclear-norm program by ADMM on a working set of rows."""
+"""The nuclear-norm program: interior points over a working set of rows, then a point of the rank that they show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
-from .frobenius import accelerated
+from . import interior
+from .fixed_rank import polished, singular_spaces
 from .instance import Array
-from .space import Space
+from .interior import Rows, Stalled, State
+from .program import Program
 
-_CHECK = 20
-
-
-def solve(space: Space, start: Array, gap: float = 9e-7) -> tuple[Array, Array, Array] | None:
-    """W (p, r) of the rank that the thresholding leaves, λ (M,) and A*λ + E*μ, to a relative gap over all rows."""
-    W = space.adjoint(start)
-    weights = start / np.linalg.norm(W, 2)
-    working = np.union1d(np.flatnonzero(start > 0), np.flatnonzero(space.apply(W) < 1.02))
-    state = _State(W, np.zeros_like(W), -weights, 1.0)
-    asked = 1e-3
-    for _ in range(40):
-        W, own, gradient = _admm(space, working, state, asked / 2)
-        weights = np.zeros(space.count)
-        weights[working] = own
-        margins = space.apply(W)
-        lowest = float(margins.min())
-        dual = float(weights.sum()) / float(np.linalg.norm(gradient, 2))
-        size = float(np.linalg.svd(W, compute_uv=False).sum())
-        if lowest > 0 and 1 - dual * lowest / size <= gap:
-            return W, weights, gradient
-        near = np.flatnonzero(margins < margins[working].min() + 0.02)
-        added = np.setdiff1d(near, working)
-        if not len(added) and asked <= gap:
-            return (W, weights, gradient) if lowest > 0 else None
-        working = np.union1d(working, added)
-        asked = max(gap, asked / 30)
-    return None
+GAP = 1e-9  # the relative gap asked of the iteration; a few thousandths of the aim
+_LIMIT = 80
+_ALL = 250  # rows up to which every row is in the working set
+_NEAR = 0.1  # rows whose margin is this close to their bound join the working set
+_FAR = 0.2  # rows beyond this may leave it
 
 
-@dataclass
-class _State:
-    """Where the iteration stands, over all rows: one stage begins where the last one ended."""
-
-    V: Array
-    U: Array
-    u: Array
-    rho: float
-
-
-def _admm(
-    space: Space, working: Array, state: _State, gap: float, limit: int = 20_000
-) -> tuple[Array, Array, Array]:
-    """min ‖V‖_* + [s ≥ 1] with V = W and A(W) = s, over-relaxed, relative residuals balanced."""
-    rows = space.rows.only(working)
-    inside = Space(rows, space.equalities, space.taken)
-    factor = cho_factor(np.eye(len(working)) + space.gram(working), check_finite=False)
-    rho, V, U, u = state.rho, state.V, state.U, state.u[working]
-    s = np.maximum(rows.apply(V) + u, 1.0)
-    best: tuple[float, Array, Array, Array] | None = None
-    for iteration in range(1, limit + 1):
-        target = space.project(V - U) + inside.adjoint(s - u)
-        W = target - inside.adjoint(cho_solve(factor, rows.apply(target), check_finite=False))
-        margins = rows.apply(W)
-        relaxed, onto = 1.8 * W - 0.8 * V, 1.8 * margins - 0.8 * s
-        before, held = V, s
-        left, sizes, right = np.linalg.svd(relaxed + U, full_matrices=False)
-        kept = int((sizes > 1.0 / rho).sum())
-        V = (left[:, :kept] * (sizes[:kept] - 1.0 / rho)) @ right[:kept]
-        s = np.maximum(onto + u, 1.0)
-        U = U + relaxed - V
-        u = u + onto - s
-        if iteration % _CHECK:
-            continue
-        dual = np.maximum(-u, 0.0)
-        gradient = rows.adjoint(dual)
-        gradient = gradient + space.complement(U - gradient)
-        spectral = float(np.linalg.norm(gradient, 2))
-        point = V if not space.taken.shape[1] else space.project(V)
-        lowest = float(rows.apply(point).min())
-        size = float(np.linalg.svd(point, compute_uv=False).sum())
-        if lowest > 0 and spectral > 0:
-            apart = 1.0 - float(dual.sum()) / spectral * lowest / size
-            if best is None or apart < best[0]:
-                best = apart, point.copy(), dual.copy(), gradient
-            if apart <= gap:
-                break
-        primal = np.hypot(np.linalg.norm(W - V), np.linalg.norm(margins - s))
-        primal /= max(float(np.linalg.norm(W)), 1e-300)
-        change = np.hypot(np.linalg.norm(V - before), np.linalg.norm(s - held))
-        change /= max(float(np.linalg.norm(U)), 1e-300)
-        if iteration <= 2000 and not 0.1 <= primal / max(change, 1e-300) <= 10:
-            scale = 2.0 if primal > change else 0.5
-            rho, U, u = rho * scale, U / scale, u / scale
-    state.V, state.U, state.rho = V, U, rho
-    state.u = np.zeros(space.count)
-    state.u[working] = u
-    if best is None:
-        dual = np.maximum(-u, 0.0)
-        return V, dual, inside.adjoint(dual)
-    return best[1:]
+def solve(program: Program, W: Array, dual: Array) -> tuple[Array, Array]:
+    """W (p, r) of low rank and y (M + E,) near the optimum, from a feasible W and multipliers λ ≥ 0."""
+    if program.count <= _ALL:
+        return solve_alike([program], [W], [dual])[0]
+    equal = program.independent
+    margins = program.apply(W)[: program.count]
+    inside = np.flatnonzero(margins < 1.02 * program.sides[: program.count])
+    rows = _rows([program], inside, [equal])
+    state = interior.start(rows, W[None], _first(dual[inside], equal)[None])
+    for _ in range(_LIMIT):
+        inside, rows, state = _exchange(program, inside, equal, rows, state)
+        if _done(rows, state)[0]:
+            break
+        try:
+            state = interior.step(rows, state)
+        except Stalled:
+            break
+    return _points(program, inside, equal, state, 0)
 
 
-def start(space: Space) -> Array | None:
-    """A rough Frobenius solution to begin from."""
-    return accelerated(space, gap=1e-2)
+def alike(program: Program) -> tuple[int, ...] | None:
+    """Programs with the same answer can be solved together; None where a program is too large for that."""
+    if program.count > _ALL:
+        return None
+    return (*program.shape, program.count, len(program.independent))
+
+
+def solve_alike(
+    programs: list[Program], starts: list[Array], duals: list[Array]
+) -> list[tuple[Array, Array]]:
+    """`solve` of small programs of one shape at once, with all rows in the working set."""
+    every, equals = np.arange(programs[0].count), [x.independent for x in programs]
+    rows = _rows(programs, every, equals)
+    first = np.stack([_first(y, e) for y, e in zip(duals, equals, strict=True)])
+    state = interior.start(rows, np.stack(starts), first)
+    found: list[tuple[Array, Array] | None] = [None] * len(programs)
+    active = np.arange(len(programs))
+    for count in range(_LIMIT + 1):
+        done = _done(rows, state) | (count == _LIMIT)
+        for place in np.flatnonzero(done).tolist():
+            i = active[place]
+            found[i] = _points(programs[i], every, equals[i], state, place)
+        if done.all():
+            break
+        if done.any():
+            active, state, rows = active[~done], state.only(~done), rows.only(~done)
+        try:
+            state = interior.step(rows, state)
+        except Stalled:
+            for place, i in enumerate(
+                active.tolist()
+            ):  # one of them has come to its end: each alone
+                found[i] = _alone(programs[i], every, equals[i], rows, state, place)
+            break
+    return [x for x in found if x is not None]
+
+
+def _alone(
+    program: Program, every: Array, equal: Array, rows: Rows, state: State, place: int
+) -> tuple[Array, Array]:
+    rows, state = rows.only([place]), state.only([place])
+    for _ in range(_LIMIT):
+        if _done(rows, state)[0]:
+            break
+        try:
+            state = interior.step(rows, state)
+        except Stalled:
+            break
+    return _points(program, every, equal, state, 0)
+
+
+def _first(dual: Array, equal: Array) -> Array:
+    return np.concatenate([dual, np.zeros(len(equal))])
+
+
+def _done(rows: Rows, state: State) -> Array:
+    """Is the gap small, and does W meet its rows? (B,)"""
+    short = rows.sides - rows.apply(state.W)
+    short[:, : rows.count] += state.slack
+    met = np.abs(short).max(1, initial=0.0) <= GAP
+    return met & (state.gap <= GAP * state.value)
+
+
+def _points(
+    program: Program, inside: Array, equal: Array, state: State, place: int
+) -> tuple[Array, Array]:
+    y = np.zeros(len(program.left))
+    y[np.concatenate([inside, equal])] = state.y[place]
+    W, slack, lam = state.W[place], state.slack[place], state.y[place, : len(inside)]
+    loose = lam < slack * lam.sum() / max(slack.sum(), 1.0)
+    y[inside[loose]] = 0.0
+    tight = np.concatenate([inside[~loose], equal])
+    return polished(program, *singular_spaces(W, state.G[place]), W, tight), y
+
+
+def _rows(programs: list[Program], inside: Array, equals: list[Array]) -> Rows:
+    chosen = [np.concatenate([inside, equal]) for equal in equals]
+    pairs = list(zip(programs, chosen, strict=True))
+    return Rows(
+        np.stack([x.left[k] for x, k in pairs]),
+        np.stack([x.right[x.owner[k]] for x, k in pairs]),
+        np.stack([x.sides[k] for x, k in pairs]),
+        len(inside),
+    )
+
+
+def _exchange(
+    program: Program, inside: Array, equal: Array, rows: Rows, state: State
+) -> tuple[Array, Rows, State]:
+    """Take in rows that come close to their bound, let go of those that are far from it and weigh nothing."""
+    if program.count <= _ALL:
+        return inside, rows, state
+    over = program.apply(state.W[0])[: program.count] - program.sides[: program.count]
+    relative = float(state.gap[0] / state.value[0])
+    near = over < _NEAR * min(1.0, 10 * relative) + 1e-12
+    near[inside] = False
+    new = np.flatnonzero(near)
+    lam, slack = state.y[0, : len(inside)], state.slack[0]
+    light = (over[inside] > _FAR) & (lam < 1e-2 * lam.mean())
+    stay = ~light if relative < 0.1 else np.ones(len(inside), dtype=bool)
+    if not len(new) and stay.all():
+        return inside, rows, state
+    mu = float(state.gap[0]) / state.degree
+    more = np.maximum(over[new], _FAR / 2)
+    y = np.concatenate([lam[stay], 0.1 * mu / more, state.y[0, len(inside) :]])
+    inside = np.concatenate([inside[stay], new])
+    rows = _rows([program], inside, [equal])
+    G = rows.adjoint(y[None])
+    size = float(np.linalg.norm(G[0], 2))
+    shrink = 1.0 if size < 1 else (1 - 1e-3) / size
+    slack = np.concatenate([slack[stay], more])[None]
+    return inside, rows, State(state.Y, slack, shrink * y[None], shrink * G)

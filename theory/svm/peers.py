@@ -31,10 +31,12 @@ def solve(
     def rows(differences: Array, owner: Array) -> Any:
         return cp.sum(cp.multiply(differences @ W, queries[owner]), axis=1)
 
-    margin = rows(instance.differences, instance.owner) >= 1
-    constraints = [margin]
+    constraints = []
+    if len(instance.owner):
+        constraints.append(rows(instance.differences, instance.owner) >= instance.bounds)
     if len(instance.equal_owner):
-        constraints.append(rows(instance.equal_differences, instance.equal_owner) == 0)
+        ties = rows(instance.equal_differences, instance.equal_owner)
+        constraints.append(ties == instance.equal_values)
     if norm == "nuclear":
         objective = cp.normNuc(W)
     elif norm == "frobenius":
@@ -45,5 +47,9 @@ def solve(
     problem.solve(solver=SOLVERS[solver], **options)
     if W.value is None:
         raise ArithmeticError(f"{solver} ended with status {problem.status}")
-    equal = -np.asarray(constraints[1].dual_value) if len(constraints) > 1 else np.zeros(0)
-    return W.value, np.maximum(margin.dual_value, 0.0), equal
+    dual, equal = np.zeros(len(instance.owner)), np.zeros(len(instance.equal_owner))
+    if len(dual):
+        dual = np.maximum(constraints[0].dual_value, 0.0)
+    if len(equal):
+        equal = -np.asarray(constraints[-1].dual_value)
+    return W.value, dual, equal
