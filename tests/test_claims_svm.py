@@ -104,6 +104,50 @@ def test_bent_evidence_is_not_judged_as_expected(name: str, fault: str) -> None:
     assert judged(claim, BENT[fault](evidence)).status is not claim.expected
 
 
+def straight(evidence: dict) -> dict:
+    """The limit's direction with an error that falls as it should, on no path of any training."""
+    unit = evidence["primal"] / np.linalg.norm(evidence["primal"])
+    off = np.random.default_rng(0).standard_normal(unit.shape)
+    at = np.linalg.norm(evidence["W"], axis=(1, 2))[:, None, None]
+    turned = unit + 0.1 / at * off
+    return {**evidence, "W": at * turned / np.linalg.norm(turned, axis=(1, 2), keepdims=True)}
+
+
+INVENTED: dict[str, tuple[str, Callable[[dict], dict]]] = {
+    "a path to the graph's solution": ("li2024.graph-svm", straight),
+    "a path of a nonlinear head": ("tarzanagh2023-svm.nonlinear-direction", straight),
+    "another finite part": (
+        "tarzanagh2023-svm.nonlinear-finite-part",
+        lambda e: {**e, "W": e["W"] + 1e-2},
+    ),
+    "weights whose softmax is nearly right": (
+        "tarzanagh2023-svm.sparsemax",
+        lambda e: {**e, "W": e["W"] * (1 + 1e-4), "after_W": e["after_W"] * (1 + 1e-4)},
+    ),
+    "snapshots that follow no step": (
+        "tarzanagh2023-svm.sparsemax",
+        lambda e: {**e, "after_W": e["W"]},
+    ),
+    "factors out of balance": ("sheen2024.nuclear-margin", lambda e: {**e, "K": 1.1 * e["K"]}),
+    "factors of another start": (
+        "sheen2024.nuclear-margin",
+        lambda e: {**e, "start": e["start"] + 0.1},
+    ),
+    "a curve shorter than its chords": (
+        "sheen2024.nuclear-margin",
+        lambda e: {**e, "at": e["at"] / 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", INVENTED)
+def test_invented_weights_are_not_judged_as_expected(fault: str) -> None:
+    name, invent = INVENTED[fault]
+    evidence = evidence_of(MINE[name])
+    assert judged(MINE[name], evidence).status is MINE[name].expected
+    assert judged(MINE[name], invent(evidence)).status is Status.HYPOTHESIS_NOT_MET
+
+
 def test_descents_snapshots_must_be_steps() -> None:
     claim = MINE["tarzanagh2023-svm.gd-global"]
     evidence = evidence_of(claim)

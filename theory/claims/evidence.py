@@ -48,16 +48,19 @@ def solved(data: TokenData, selection: np.ndarray, norm: str | float = "fro") ->
     return {"norm": p, "primal": found.W, "dual": found.dual}
 
 
-def solved_with_equals(data: TokenData, selection: np.ndarray, equal: np.ndarray) -> dict[str, Any]:
-    """The Frobenius solution where the tokens of `equal` (n, T) share the selection, with multipliers.
+def solved_with_equals(
+    data: TokenData, selection: np.ndarray, equal: np.ndarray, p: float = 2.0
+) -> dict[str, Any]:
+    """The ℓ_p solution where the tokens of `equal` (n, T) share the selection, with multipliers.
 
     Raises `ArithmeticError` where that cannot be separated.
     """
     shared = [np.flatnonzero(row).tolist() for row in equal]
-    found = att_svm(Instance(data.ragged(), data.queries, np.asarray(selection), equal=shared))
+    instance = Instance(data.ragged(), data.queries, np.asarray(selection), equal=shared)
+    found = att_svm(instance, norm=p)
     if isinstance(found, Infeasible):
         raise ArithmeticError("the selection cannot be separated")
-    points = {"norm": 2.0, "primal": found.W, "dual": found.dual}
+    points = {"norm": p, "primal": found.W, "dual": found.dual}
     return {**points, "equal": equal, "equal_dual": found.equal_dual}
 
 

@@ -15,7 +15,7 @@ from ..instances import equal_scores
 from . import judging
 from .asymptotics import at_least
 from .evidence import described, factors, recorded, seed_of, solved
-from .problem import Problem
+from .problem import Problem, array
 
 _SHAPES = {Budget.SMOKE: (2, 3, 4), Budget.DEFAULT: (3, 4, 5), Budget.FULL: (4, 5, 8)}
 _LENGTHS = {Budget.SMOKE: 30.0, Budget.DEFAULT: 60.0, Budget.FULL: 150.0}
@@ -40,7 +40,8 @@ def _flow(norm: str) -> Callable[[Evidence], Evidence]:
         )  # aligned singular spaces, with noise
         at = np.geomspace(length / 6, length, 5)
         run = flow(Objective.of(data, "exponential"), start, at)
-        return described(data, data.optimal) | solved(data, data.optimal, norm) | recorded(run)
+        found = described(data, data.optimal) | solved(data, data.optimal, norm)
+        return found | recorded(run) | {"start": np.stack(start)}
 
     return produce
 
@@ -49,10 +50,12 @@ def _judge_ratio(evidence: Evidence) -> Verdict:
     problem = Problem.of(evidence)
     solution = judging.max_margin(problem, evidence)
     parts = judging.weights(problem, evidence)
+    start = array(evidence, "start", 2, *parts[0].shape[1:])
     w = judging.product(parts)
     deficits, bars = judging.ratio_deficits(problem, w, solution)
     sizes = np.linalg.norm(w, axis=(1, 2))
-    found = [solution.hypothesis, judging.best_tokens(problem)]
+    curve = judging.on_a_flow(parts, judging.times(evidence, parts), start)
+    found = [solution.hypothesis, judging.best_tokens(problem), *curve]
     return under(found, lambda: at_least(sizes, deficits, bars, -0.5))
 
 
@@ -82,7 +85,7 @@ def _judge_conserved(evidence: Evidence) -> Verdict:
     growth = float(sizes[-1] / (first**2).sum())
     found = Hypothesis("growth of the squared norms", growth, growth >= 4)
     worst = float((np.linalg.norm(change, axis=(1, 2)) / sizes).max())
-    return under([found], lambda: within(worst, 1e-5))
+    return under([found], lambda: within(worst, judging.BALANCE))
 
 
 _PAPER = "Sheen, Chen, Wang, Zhou 2024, arXiv 2403.08699"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dsf.certificate import Budget, Claim, Evidence, Hypothesis, Level, Status, Task, Verdict
@@ -44,21 +46,21 @@ def _acyclic(task: Task) -> Evidence:
     raise ArithmeticError("no well-separated acyclic graph in five hundred draws")
 
 
-def _path(drawn: Evidence) -> Evidence:
-    data, first = drawn["data"], drawn["selection"]
-    found = solved_with_equals(data, first, drawn["equal"])
-    radii = np.geomspace(3e3, 1e5, 5)
-    start = radii[0] * found["primal"] / np.linalg.norm(found["primal"])
-    noise = np.random.default_rng(0).standard_normal(start.shape)
-    start = start + 0.02 * np.abs(start).max() * noise
-    run = regularisation_path(Objective.of(data, "log"), start, radii, first)
-    return described(data, first) | found | recorded(run)
+def _path(p: float) -> Callable[[Evidence], Evidence]:
+    """The path, beside the graph's max-margin solution in ℓ_p."""
 
+    def produce(drawn: Evidence) -> Evidence:
+        data, first = drawn["data"], drawn["selection"]
+        found = solved_with_equals(data, first, drawn["equal"])
+        radii = np.geomspace(3e3, 1e5, 5)
+        start = radii[0] * found["primal"] / np.linalg.norm(found["primal"])
+        noise = np.random.default_rng(0).standard_normal(start.shape)
+        start = start + 0.02 * np.abs(start).max() * noise
+        run = regularisation_path(Objective.of(data, "log"), start, radii, first)
+        beside = solved_with_equals(data, first, drawn["equal"], p)
+        return described(data, first) | beside | recorded(run)
 
-def _transposed(drawn: Evidence) -> Evidence:
-    """The control: the same path with keys and queries exchanged."""
-    found = _path(drawn)
-    return {**found, "W": np.swapaxes(found["W"], 1, 2).copy()}
+    return produce
 
 
 def _judge_path(evidence: Evidence) -> Verdict:
@@ -67,12 +69,11 @@ def _judge_path(evidence: Evidence) -> Verdict:
     parts = judging.weights(problem, evidence)
     radii = judging.times(evidence, parts)
     copies = bool(((problem.scores == 1) == _selected(problem)).all())
-    norms = judging.on_spheres(problem, parts, radii, "log")[0]
     found = [
         solution.hypothesis,
         Hypothesis("scores mark the selected tokens and their copies", copies, copies),
         judging.separated(problem, evidence, solution),
-        norms,
+        *judging.on_spheres(problem, parts, radii, "log"),
     ]
     errors = judging.direction_errors(parts[0], solution)
     return under(found, lambda: rate(radii, errors, np.full(len(radii), solution.bar)))
@@ -149,8 +150,8 @@ CLAIMS: tuple[Claim, ...] = (
         expected=Status.HOLDS,
         bound_rule="slope -1 of the logarithms within 0.1, after the error bar of the duality gap",
         instance=_acyclic,
-        witness=_path,
-        control=_transposed,
+        witness=_path(2.0),
+        control=_path(3.0),
         judge=_judge_path,
     ),
     Claim(

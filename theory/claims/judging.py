@@ -20,6 +20,10 @@ STATIONARY = 1e-4
 """sin of the angle between W and -∇L up to which W counts as stationary on its sphere."""
 
 
+BALANCE = 1e-5
+"""What a flow's conserved quantity may change by: the integrator's tolerance of 1e-9 a step, summed."""
+
+
 @dataclass(frozen=True)
 class MaxMargin:
     """A certified solution: its direction, a bound on that direction's error, and the optimal norm.
@@ -119,13 +123,38 @@ def on_spheres(
     for i in range(len(radii)):
         moves = pulled(problem, parts, i, loss)
         flat = np.concatenate([move.ravel() for move in moves])
-        here = np.concatenate([part[i].ravel() for part in parts])
-        here, flat = here / np.linalg.norm(here), flat / np.linalg.norm(flat)
-        sines.append(np.linalg.norm(flat - (here @ flat) * here) if here @ flat > 0 else 1.0)
+        sines.append(sine(np.concatenate([part[i].ravel() for part in parts]), flat))
     worst = float(max(sines))
     return (
         Hypothesis("relative error of the radii", off, off <= 1e-9),
         Hypothesis("sin of the angle between W and -∇L", worst, worst <= STATIONARY),
+    )
+
+
+def sine(here: np.ndarray, pull: np.ndarray) -> float:
+    """sin of the angle between W and -∇L; 1 where they point apart."""
+    here, pull = here.ravel() / np.linalg.norm(here), pull.ravel() / np.linalg.norm(pull)
+    return float(np.linalg.norm(pull - (here @ pull) * here)) if here @ pull > 0 else 1.0
+
+
+def on_a_flow(
+    parts: tuple[np.ndarray, ...], lengths: np.ndarray, start: np.ndarray
+) -> tuple[Hypothesis, Hypothesis]:
+    """May the snapshots of (K, Q) lie on one curve of gradient flow from the start, at these arc lengths?
+
+    Every such curve keeps KᵀK - QᵀQ, and no two of its points are further apart than along it.
+    """
+    k, q = (np.concatenate([first[None], each]) for first, each in zip(start, parts, strict=True))
+    balance = np.swapaxes(k, 1, 2) @ k - np.swapaxes(q, 1, 2) @ q
+    sizes = (k**2).sum((1, 2)) + (q**2).sum((1, 2))
+    change = float((np.linalg.norm(balance - balance[0], axis=(1, 2)) / sizes).max())
+    apart = np.sqrt((np.diff(k, axis=0) ** 2 + np.diff(q, axis=0) ** 2).sum((1, 2)))
+    along = np.diff(np.concatenate([[0.0], lengths]))
+    need((along > 0).all(), "the arc lengths do not increase from 0")
+    fastest = float((apart / along).max())
+    return (
+        Hypothesis("largest change of KᵀK - QᵀQ over the squared norms", change, change <= BALANCE),
+        Hypothesis("largest distance over arc length", fastest, fastest <= 1 + BALANCE),
     )
 
 

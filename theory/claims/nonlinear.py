@@ -17,15 +17,15 @@ from dsf.certificate import Budget, Claim, Evidence, Hypothesis, Level, Status, 
 from dsf.verify.judges import under, within
 
 from ..dynamics import Objective, QuadraticHead, descend
-from ..dynamics.trajectory import spaced
 from ..instances import TokenData, orthonormal
 from . import judging
 from .asymptotics import at_least
-from .evidence import described, seed_of, solved_with_equals
-from .problem import Problem, need
+from .evidence import described, seed_of, solved_with_equals, stepped, watched
+from .problem import Problem, U, need
 
 _MU = 0.2
 _CLEAR = 0.1  # the least weight of a kept token, and the least loss of one that is not
+_ALONG = 1e-3  # sin of the angle between W and -∇L on the path: gradients lose digits as s nears s*
 _SHAPES = {Budget.SMOKE: (2, 3, 5), Budget.DEFAULT: (3, 4, 8), Budget.FULL: (4, 5, 10)}
 _STEPS = {Budget.SMOKE: 1500, Budget.DEFAULT: 8000, Budget.FULL: 200_000}
 
@@ -52,26 +52,49 @@ def _instance(task: Task) -> Evidence:
     raise ArithmeticError("no clear draw in five hundred")
 
 
-def _described(data: TokenData) -> dict:
+def _described(data: TokenData, p: float = 2.0) -> dict:
     target, _ = sparsemax(data.scores, _MU)
     best = target.argmax(1)
     equal = target > 0
     equal[np.arange(len(best)), best] = False
-    return described(data, best) | solved_with_equals(data, best, equal) | {"mu": _MU}
+    return described(data, best) | solved_with_equals(data, best, equal, p) | {"mu": _MU}
 
 
 def _trained(mu: float) -> Callable[[Evidence], Evidence]:
     def produce(drawn: Evidence) -> Evidence:
-        data, steps = drawn["data"], drawn["steps"]
+        data, steps, rate = drawn["data"], drawn["steps"], 20.0
         assert data.head is not None
-        at = spaced(steps, 5, first=steps // 10)
+        at, record = watched(steps)
         objective = Objective.of(data, "linear", QuadraticHead(data.head, mu))
-        run = descend(
-            objective, np.zeros((data.shape[2],) * 2), steps, 20.0, normalised=False, record=at
-        )
-        return _described(data) | {"at": at.astype(np.float64), "W": run.weights()}
+        start = np.zeros((data.shape[2],) * 2)
+        run = descend(objective, start, steps, rate, normalised=False, record=record)
+        return _described(data) | stepped(run, at, rate) | {"head_mu": mu}
 
     return produce
+
+
+def _pull(problem: Problem, w: np.ndarray, mu: float) -> np.ndarray:
+    """-∇ of the mean of -γᵀs + μ‖s‖²; of -γ + 2μ s only what differs from one token to the next counts."""
+    s = np.exp(problem.log_weights(w))
+    target, loss = sparsemax(problem.scores, mu)
+    slopes = loss + 2 * mu * (s - target)
+    table = s * (slopes - (s * slopes).sum(1, keepdims=True))
+    moved = np.einsum("it,itd->id", table, problem.tokens)
+    return -(moved.T @ problem.queries) / len(s)
+
+
+def _steps(problem: Problem, evidence: Evidence, w: np.ndarray) -> Hypothesis:
+    """Is each pair of snapshots one step of descent on the head that is named?"""
+    (after,) = judging.weights(problem, evidence, "after_")
+    need(after.shape == w.shape, "pairs of snapshots are needed")
+    rate, mu = float(evidence["rate"]), float(evidence["head_mu"])
+    n, most, d = problem.shape
+    worst = 0.0
+    for here, then in zip(w, after, strict=True):
+        error = float(np.linalg.norm(then - here - rate * _pull(problem, here, mu)))
+        size = float(np.linalg.norm(here))
+        worst = max(worst, error / (64 * d * n * most * U * (1 + size) * (1 + rate)))
+    return Hypothesis("largest error of a step over its roundings", worst, worst <= 1)
 
 
 def _orthonormal(problem: Problem) -> Hypothesis:
@@ -97,18 +120,20 @@ def _judge_sparsemax(evidence: Evidence) -> Verdict:
     target, same = _target(problem, evidence)
     errors = np.array([np.abs(np.exp(problem.log_weights(w)) - target).max() for w in parts[0]])
     bars = np.full(len(at), 1e-13)
-    return under([_orthonormal(problem), same], lambda: at_least(at, errors, bars, -0.8))
+    found = [_orthonormal(problem), same, _steps(problem, evidence, parts[0])]
+    return under(found, lambda: at_least(at, errors, bars, -0.8))
 
 
 # The regularisation path of this head: L - L* = Σ ν_t s_t + μ‖s - s*‖² exactly, ν the losses.
 
 
-def _path(drawn: Evidence) -> Evidence:
+def _path(drawn: Evidence, mu: float = _MU, p: float = 2.0) -> Evidence:
+    """The path of the head with μ, beside the max-margin part in ℓ_p."""
     data: TokenData = drawn["data"]
     assert data.head is not None
     found = _described(data)
-    target, loss = sparsemax(data.scores, _MU)
-    objective = Objective.of(data, "linear", QuadraticHead(data.head, _MU))
+    target, loss = sparsemax(data.scores, mu)
+    objective = Objective.of(data, "linear", QuadraticHead(data.head, mu))
     size = float(np.linalg.norm(found["primal"]))
     shape = found["primal"].shape
 
@@ -116,7 +141,7 @@ def _path(drawn: Evidence) -> Evidence:
         scale = float(np.linalg.norm(theta)) / radius
         w = (theta / scale).reshape(shape)
         s = objective.attention(w).weights()
-        excess = float(((loss * s).sum(1) + _MU * ((s - target) ** 2).sum(1)).mean())
+        excess = float(((loss * s).sum(1) + mu * ((s - target) ** 2).sum(1)).mean())
         gradient = objective.gradient(w)
         slope = -np.exp(gradient.log_scale) / (excess * scale) * gradient.direction.ravel()
         unit = theta / np.linalg.norm(theta)
@@ -133,23 +158,18 @@ def _path(drawn: Evidence) -> Evidence:
             ).x
         theta = radius / np.linalg.norm(theta) * theta
         kept.append(theta.reshape(shape))
-    return found | {"at": radii, "W": np.stack(kept)}
+    beside = _described(data, p)
+    return beside | {"at": radii, "W": np.stack(kept), "head_mu": mu}
 
 
-def _straight(drawn: Evidence) -> Evidence:
-    """The control: the max-margin part alone, at the same norms."""
-    found = _path(drawn)
-    unit = found["primal"] / np.linalg.norm(found["primal"])
-    return {**found, "W": found["at"][:, None, None] * unit}
+def _of_another_head(drawn: Evidence) -> Evidence:
+    """The control: the path of a head that penalises a little more."""
+    return _path(drawn, mu=1.02 * _MU)
 
 
-def _bent(drawn: Evidence) -> Evidence:
-    """The control: the path, with its direction turned by a fixed angle outside the finite part."""
-    found = _path(drawn)
-    rows = found["primal"]
-    turn = np.random.default_rng(0).standard_normal(rows.shape)
-    turn *= 0.5 / np.linalg.norm(turn)
-    return {**found, "W": found["W"] + found["at"][:, None, None] * turn}
+def _beside_another_norm(drawn: Evidence) -> Evidence:
+    """The control: the path, beside the max-margin part in ℓ_3."""
+    return _path(drawn, p=3.0)
 
 
 def _parts(
@@ -173,7 +193,10 @@ def _judge_path(finite: bool) -> Callable[[Evidence], Verdict]:
         (w,) = judging.weights(problem, evidence)
         target, same = _target(problem, evidence)
         inside, rest, exact = _parts(problem, w, target)
-        found = [solution.hypothesis, _orthonormal(problem), same]
+        mu = float(evidence["head_mu"])
+        turn = max(judging.sine(each, _pull(problem, each, mu)) for each in w)
+        ends = Hypothesis("sin of the angle between W and -∇L", turn, turn <= _ALONG)
+        found = [solution.hypothesis, _orthonormal(problem), same, ends]
         sizes = np.linalg.norm(rest, axis=1)
 
         def conclude() -> Verdict:
@@ -226,7 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
         r"$\| \Pi_{fin}(W_R) - W^{fin} \|_F = e^{-\Theta(R)}, \quad "
         r"(x_{it} - x_{i\tau})^T W^{fin} z_i = \log s^\star_{it} / s^\star_{i\tau}$",
         bound_rule="slope -1 of the logarithm against the margin of W, within 0.15",
-        control=_straight,
+        control=_of_another_head,
         judge=_judge_path(finite=True),
     ),
     _claim(
@@ -234,7 +257,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The rest of W turns to the max-margin solution with equalities among kept tokens",
         r"$W_R - \Pi_{fin}(W_R) \propto W^{mm} + O(R^{-1/2})$",
         bound_rule="a slope of at most -1/2 over a decade of norms: the limit is -1",
-        control=_bent,
+        control=_beside_another_norm,
         judge=_judge_path(finite=False),
     ),
 )
