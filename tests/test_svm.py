@@ -181,7 +181,56 @@ def test_the_nuclear_solution_has_a_certified_rank() -> None:
     assert found.rank <= found.rank_bound < full.rank == 6
 
 
+@pytest.mark.parametrize("name", ["small", "ragged", "more samples than channels", "causal"])
+def test_a_bound_on_the_rank_is_met(name: str) -> None:
+    """From the rank of the nuclear solution on nothing is lost; below, the norm falls as the bound is relaxed."""
+    free = solved(name, "nuclear")
+    norms = []
+    for rank in range(1, free.rank + 1):
+        try:
+            found = att_svm(INSTANCES[name](), norm="nuclear", rank=rank)
+        except ArithmeticError:  # no such W was found: then none was found of lower rank either
+            assert not norms
+            continue
+        assert isinstance(found, Solution) and found.rank <= rank and found.verify().accepted
+        assert np.linalg.matrix_rank(found.W) <= rank
+        assert found.lower <= free.primal and found.primal >= free.lower
+        norms.append(found.primal)
+    assert norms == sorted(norms, reverse=True)
+    assert norms[-1] == free.primal
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rank_one_in_the_plane_is_the_best_of_all_angles(seed: int) -> None:
+    """W = s k qᵀ with k and q on circles: a grid of angles knows the smallest s up to its spacing."""
+    rng = np.random.default_rng(seed)
+    instance = Instance(
+        rng.standard_normal((2, 3, 2)), rng.standard_normal((2, 2)), np.array([0, 1])
+    )
+    angles = np.linspace(0, 2 * np.pi, 1441)[:-1]
+    circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+    rows, queries = instance.differences @ circle.T, instance.queries[instance.owner] @ circle.T
+    margins = (rows[:, :, None] * queries[:, None, :]).min(0)
+    # Half a step of both angles moves a margin by no more than ‖d‖ ‖z‖ times the step.
+    lengths = np.linalg.norm(instance.queries, axis=1)[instance.owner]
+    spacing = angles[1] * (np.linalg.norm(instance.differences, axis=1) * lengths).max()
+    best = float(margins.max())
+    try:
+        found = att_svm(instance, norm="nuclear", rank=1)
+    except ArithmeticError:
+        found = None
+    if not isinstance(found, Solution):
+        assert best <= 0
+        return
+    assert found.rank == 1 and best + spacing > 0
+    assert found.primal >= 1 / (best + spacing)
+    assert best <= 0 or found.primal <= (1 + 1e-9) / best
+
+
 BAD = {
+    "rank": (lambda: att_svm(sphere(2, 3, 4, 0), norm="nuclear", rank=0), "a rank of 1 or more"),
+    "rank of a norm": (lambda: att_svm(sphere(2, 3, 4, 0), rank=1), "goes with norm='nuclear'"),
+    "rank and ties": (lambda: att_svm(with_equal(5), norm="nuclear", rank=1), "without equalities"),
     "queries": (lambda: att_svm(unit(2, 3, 4, seed=0), unit(3, 4, seed=1), np.array([0, 1])), "one query"),
     "selection": (lambda: att_svm(unit(2, 3, 4, seed=0), unit(2, 4, seed=1), np.array([0, 3])), "0 … 2"),
     "kind": (lambda: att_svm(unit(2, 3, 4, seed=0), unit(2, 4, seed=1), np.array([0.0, 1.0])), "integers"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsf.errors import InvalidInput
 
-from . import frobenius, lp_norm, nuclear, peers
+from . import bounded_rank, frobenius, lp_norm, nuclear, peers
 from .finish import finished
 from .gordan import gordan
 from .infeasible import Infeasible
@@ -27,6 +27,7 @@ def att_svm(
     selection: Sequence[int] | Array | None = None,
     *,
     norm: str | float = "frobenius",
+    rank: int | None = None,
     solver: str = "dsf",
 ) -> Solution | Infeasible:
     r"""min ‖W‖ subject to (x_{iα_i} - x_it)ᵀ W z_i ≥ 1 for every sample i and token t ≠ α_i.
@@ -35,6 +36,10 @@ def att_svm(
     alone. `norm` is "frobenius", "nuclear" or a number p > 1 for ℓ_p of the entries; `solver` is "dsf", or
     "cvxpy:clarabel", "cvxpy:scs", "cvxpy:osqp". The result carries a primal and a dual point that are
     exactly feasible, and what they prove; where no W separates, it is Gordan's certificate, which is false.
+
+    With norm="nuclear", `rank` bounds the rank of W, as keys and queries of that many channels do. Where no
+    solution of the convex program is that low, W is the best of several stationary points, and `relative_gap`
+    says how much shorter another matrix could be at most.
 
     Raises `InvalidInput` for an instance that makes no sense and `ArithmeticError` where a solver finds
     neither a solution nor a certificate. Source: Tarzanagh et al., "Transformers as support vector
@@ -49,13 +54,21 @@ def att_svm(
     """
     instance = _instance(tokens, queries, selection)
     kind = _norm(norm)
+    if rank is not None and (norm != "nuclear" or solver != "dsf" or rank < 1):
+        raise InvalidInput(
+            f"`rank` is {rank}, of norm {norm!r} and solver {solver!r}; a rank of 1 or more goes with "
+            "norm='nuclear' and solver='dsf'"
+        )
     if solver.startswith("cvxpy:"):
         return _by_peer(instance, kind, solver)
     if solver != "dsf":
         raise InvalidInput(
             f"`solver` is {solver!r}; it must be 'dsf', 'cvxpy:clarabel', 'cvxpy:scs' or 'cvxpy:osqp'"
         )
-    return _each([instance], kind)[0]
+    found = _each([instance], kind)[0]
+    if rank is None or not isinstance(found, Solution) or found.rank <= rank:
+        return found
+    return _of_rank(found, rank)
 
 
 def att_svm_batch(
@@ -141,6 +154,19 @@ def _certified(
     dual, equal = y[: program.count], y[program.count :]
     found = finished(instance, norm, program.lift(W), dual, equal, "dsf")
     return _infeasible(instance, program) if found is None else found
+
+
+def _of_rank(found: Solution, rank: int) -> Solution:
+    """The bound on the rank met, with the multipliers of the program without it."""
+    instance, program = found.instance, Program.of(found.instance)
+    back = program.scale * program.basis_left.T @ found.W @ program.basis_right
+    W = bounded_rank.solve(program, rank, [back, frobenius.solve(program)[1]])
+    if W is None:
+        raise ArithmeticError(f"no W of rank {rank} with all the margins was found")
+    lower = finished(instance, "nuclear", program.lift(W), found.dual, found.equal_dual, "dsf")
+    if lower is None:
+        raise ArithmeticError(f"no W of rank {rank} with all the margins was found")
+    return lower
 
 
 def _infeasible(instance: Instance, program: Program) -> Infeasible:
