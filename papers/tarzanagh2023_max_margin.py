@@ -19,6 +19,6 @@ PAPER = Paper(
     summary=(
         "Descent on a prompt turns to the max-margin separator of locally optimal tokens from others."
     ),
-    claims=("dsf.theory.claims.descent:MAX_MARGIN_CLAIMS",),
+    claims=("dsf.theory.claims.descent:MAX_MARGIN_CLAIMS", "dsf.theory.claims.joint:CLAIMS"),
     figures=("dsf.theory.figures:trajectories",),
 )

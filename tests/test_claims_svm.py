@@ -113,6 +113,14 @@ def straight(evidence: dict) -> dict:
     return {**evidence, "W": at * turned / np.linalg.norm(turned, axis=(1, 2), keepdims=True)}
 
 
+def on_rays(parts: np.ndarray, at: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Vectors of the same lengths whose directions tend to the limit's as they should, and are not stationary."""
+    off = np.random.default_rng(0).standard_normal(limit.shape)
+    turned = limit / np.linalg.norm(limit) + off / at[:, None]
+    sizes = np.linalg.norm(parts, axis=1, keepdims=True)
+    return sizes * turned / np.linalg.norm(turned, axis=1, keepdims=True)
+
+
 INVENTED: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "a path to the graph's solution": ("li2024.graph-svm", straight),
     "a path of a nonlinear head": ("tarzanagh2023-svm.nonlinear-direction", straight),
@@ -132,6 +140,18 @@ INVENTED: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "factors of another start": (
         "sheen2024.nuclear-margin",
         lambda e: {**e, "start": e["start"] + 0.1},
+    ),
+    "a prompt that is not the best of its norm": (
+        "tarzanagh2023-max-margin.joint-prompt",
+        lambda e: {**e, "P": on_rays(e["P"], e["at"], e["primal"])},
+    ),
+    "a head that is not the best of its norm": (
+        "tarzanagh2023-max-margin.joint-head",
+        lambda e: {**e, "V": on_rays(e["V"], e["at"], e["head_primal"])},
+    ),
+    "heads of other lengths": (
+        "tarzanagh2023-max-margin.joint-head",
+        lambda e: {**e, "V": 1.1 * e["V"]},
     ),
     "a curve shorter than its chords": (
         "sheen2024.nuclear-margin",

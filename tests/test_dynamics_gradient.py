@@ -233,3 +233,32 @@ def test_padding_is_not_seen() -> None:
 def test_bad_input_is_refused(fault: Callable) -> None:
     with pytest.raises(InvalidInput):
         fault()
+
+
+EXACT = {
+    "logistic": lambda x: mpmath.log1p(mpmath.exp(-x)),
+    "exponential": lambda x: mpmath.exp(-x),
+    "linear": lambda x: -x,
+    "log": lambda x: -mpmath.log(x),
+}
+DROPS = (1e-9, 0.3, 0.99, 1.01, 5.0, 50.0, 800.0, 5000.0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("name", EXACT)
+def test_excess_of_a_loss_in_sixty_digits(name: str, sign: float) -> None:
+    """Slopes that underflow, growth that overflows, and drops that undo all of a loss."""
+    usable = (0.7, 3.0) if name == "log" else (0.7, 3.0, 40.0, 900.0, -5.0, -900.0)
+    for x in usable:
+        for drop in (d for d in DROPS if name != "log" or d < 0.6):
+            log_drop = float(np.log(drop))
+            one = (np.array([each]) for each in (x, log_drop, sign))
+            (found,) = LOSSES[name].log_excess(*one)
+            with mpmath.workdps(60):
+                moved = mpmath.mpf(x) - sign * mpmath.exp(mpmath.mpf(log_drop))
+                value = EXACT[name](moved) - EXACT[name](mpmath.mpf(x))
+                exact = float(mpmath.log(abs(value)))
+            # δ is known to the rounding of its logarithm, and e^δ to δ times that.
+            assert abs(float(found) - exact) <= 64 * U * (
+                1 + drop * (1 + abs(log_drop)) + abs(exact)
+            )

@@ -6,6 +6,7 @@ from .descent import descend as descend
 from .flow import flow as flow
 from .heads import QuadraticHead as QuadraticHead
 from .heads import ReluHead as ReluHead
+from .joint import joint_path as joint_path
 from .losses import LOSSES as LOSSES
 from .measures import correlation as correlation
 from .measures import direction_error as direction_error
