@@ -18,6 +18,7 @@ COMMANDS: dict[str, Entry] = {
     "verify": Entry("dsf.cli.verify:verify", "Judge certificates again from their evidence."),
     "papers": Entry("dsf.cli.papers:papers", "List the papers and their claims."),
     "simulate": Entry("dsf.cli.simulate:application", "Simulate sparse attention patterns."),
+    "kernels": Entry("dsf.cli.kernels:application", "Triton kernels, compiled without a GPU."),
     "architectures": Entry("dsf.cli.architectures:architectures", "List the sequence mixers."),
 }
 

@@ -6,4 +6,5 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.chunkwise:Chunkwise",
     "dsf.forms.convolution:Convolution",
     "dsf.forms.matrix:Matrix",
+    "dsf.kernels.forms:ScalarDecay",
 )

@@ -1,0 +1,34 @@
+"""What a block of threads may use on each architecture, by compute capability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Shared memory of a block in bytes, registers of a block, tensor-memory columns."""
+
+    name: str
+    shared: int
+    registers: int = 65_536
+    columns: int = 0
+
+
+LIMITS: dict[int, Limits] = {
+    80: Limits("A100", 166_912),
+    90: Limits("H100, H200", 232_448),
+    100: Limits("B200", 232_448, columns=512),
+}
+
+
+def nearest(capability: tuple[int, int]) -> int:
+    """The architecture of the table whose tiles fit a device: the newest that is not newer.
+
+    >>> nearest((9, 0)), nearest((8, 9)), nearest((12, 0))
+    (90, 80, 80)
+    """
+    found = 10 * capability[0] + capability[1]
+    if found >= 120:  # consumer devices: little shared memory and no tensor memory
+        return 80
+    return max((each for each in LIMITS if each <= found), default=min(LIMITS))

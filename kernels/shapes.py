@@ -1,0 +1,87 @@
+"""Shapes that kernels take: heads that share keys, and sequences packed into one row of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsf.errors import InvalidInput
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """`sequences` of `length` tokens each, or, with `starts` (N + 1,), packed one after the other."""
+
+    sequences: int
+    length: int
+    starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, q: Tensor, starts: Tensor | None) -> Packing:
+        """From tokens (B, T, …) and the places where packed sequences start; raises `InvalidInput`."""
+        if q.ndim != 4:
+            raise InvalidInput(f"tensors are (B, T, H, channels); got {q.ndim} axes")
+        if starts is None:
+            return cls(q.shape[0], q.shape[1])
+        if q.shape[0] != 1:
+            raise InvalidInput(f"packed sequences lie in one row of tokens; got B = {q.shape[0]}")
+        at = starts.to(torch.int64)
+        if at.ndim != 1 or len(at) < 1 or int(at[0]) != 0 or int(at[-1]) != q.shape[1]:
+            raise InvalidInput(f"`starts` goes from 0 to T = {q.shape[1]}; got {starts.tolist()}")
+        if bool((at.diff() < 0).any()):
+            raise InvalidInput("`starts` must not fall")
+        return cls(len(at) - 1, q.shape[1], at.to(q.device).contiguous())
+
+    def sum_of_later(self, x: Tensor) -> Tensor:
+        """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
+        later = x.flip(1).cumsum(1).flip(1)
+        if self.starts is None:
+            return later
+        beyond = torch.cat([later, torch.zeros_like(later[:, :1])], 1)
+        ends = self.starts[1:].repeat_interleave(self.starts.diff())
+        return later - beyond[:, ends]
+
+    def spread(self, x: Tensor) -> Tensor:
+        """A number per sequence (N, H) at each of its steps, (B, T, H)."""
+        if self.starts is None:
+            return x[:, None].expand(-1, self.length, -1)
+        return x.repeat_interleave(self.starts.diff(), dim=0)[None]
+
+
+def checked_decay(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, sequences: int
+) -> Tensor:
+    """The initial state, zero where it is not given, once all shapes and types fit; raises `InvalidInput`."""
+    B, T, _, K = q.shape
+    if g.ndim != 3 or g.shape[:2] != (B, T):
+        raise InvalidInput(f"`g` must be ({B}, {T}, H), a log-decay per step; got {tuple(g.shape)}")
+    H = g.shape[2]
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4 or x.shape[:2] != (B, T):
+            raise InvalidInput(
+                f"`{name}` must be ({B}, {T}, heads, channels); got {tuple(x.shape)}"
+            )
+        if not x.shape[2] or H % x.shape[2]:
+            raise InvalidInput(f"the {H} heads of `g` cannot share the {x.shape[2]} of `{name}`")
+        if x.dtype != v.dtype or x.device != v.device:
+            raise InvalidInput("q, k and v must be of one type, on one device")
+    if k.shape[3] != K:
+        raise InvalidInput(f"`k` has {k.shape[3]} channels, `q` has {K}; they must agree")
+    shape = (sequences, H, K, v.shape[3])
+    if state is None:
+        return torch.zeros(shape, device=v.device)
+    if state.shape != shape:
+        raise InvalidInput(f"the state must be {shape}: (N, H, K, V); got {tuple(state.shape)}")
+    return state
+
+
+def repeated(x: Tensor, heads: int) -> Tensor:
+    """Every head of x (B, T, h, ·) as often as it is read, (B, T, H, ·)."""
+    return x.repeat_interleave(heads // x.shape[2], dim=2)
+
+
+def shared(gradient: Tensor, like: Tensor) -> Tensor:
+    """The sum over the heads that read one head of `like`, in its type."""
+    return gradient.unflatten(2, (like.shape[2], -1)).sum(3).to(like.dtype)

@@ -1,0 +1,3 @@
+"""The one list of kernels."""
+
+KERNELS: tuple[str, ...] = ("dsf.kernels.chunk_decay:KERNEL",)

@@ -1,0 +1,1 @@
+"""Programs in Triton's language; importing a module here needs Triton."""
