@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -21,6 +22,7 @@ _CHUNK = 64
 _DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded
 
 
+@dataclass(frozen=True)
 class ScalarDecay(Form):
     r"""The Triton kernel of scalar decay (`dsf.kernels.scalar_decay`) on CUDA tensors, in float32.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import dsf
 from dsf.coupling import OuterCoupling
+from dsf.forms.base import Sizes
 from dsf.forms.bounds import error_bound
 from dsf.kernels import chunk_decay
 from dsf.kernels.forms import ScalarDecay
@@ -116,15 +117,16 @@ def system_of(case: Case, steps: slice) -> tuple[System, Tensor]:
     return System(gates, OuterCoupling(k), OuterCoupling(case.row.scale * q)), v
 
 
+@dataclass(frozen=True)
 class Stored(ScalarDecay):
     """The kernel's roundings where products are of a narrower type: four more per path, of that type."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._times = unit_roundoff(dtype) / unit_roundoff(torch.float32)
+    dtype: torch.dtype = torch.float32
 
-    def roundings(self, system: System, sizes) -> Roundings:
+    def roundings(self, system: System, sizes: Sizes) -> Roundings:
         found = super().roundings(system, sizes)
-        return replace(found, path=found.path + (6 * self._times if self._times > 1 else 0))
+        times = unit_roundoff(self.dtype) / unit_roundoff(torch.float32)
+        return replace(found, path=found.path + (6 * times if times > 1 else 0))
 
 
 def launched(case: Case) -> tuple[Tensor, ...]:
