@@ -4,3 +4,4 @@ if __name__ != "dsf.kernels":
     raise ImportError(f"this package is dsf.kernels: import it by that name, not as {__name__}")
 
 from .operators import scalar_decay as scalar_decay
+from .scan_operator import gated_scan as gated_scan

@@ -16,7 +16,7 @@ from dsf.structure import Scalar
 from dsf.system import System
 
 from .gates import of_gates
-from .shapes import Packing, repeated, shared
+from .shapes import Packing, repeated, shared, windows
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -34,7 +34,7 @@ def forward(
     heads = g.shape[2]
     q, k, v = repeated(q, heads), repeated(k, heads), repeated(v, heads)
     outputs, finals = [], []
-    for window, first in _sequences(state, q.shape[1], starts):
+    for window, first in windows(state, q.shape[1], starts):
         output, final = _run(q[:, window], k[:, window], v[:, window], g[:, window], first, scale)
         outputs.append(output)
         finals.append(final)
@@ -57,7 +57,7 @@ def backward(
     heads, wide = g.shape[2], state.dtype
     all_q, all_k, all_v, up = (repeated(x, heads).to(wide) for x in (q, k, v, do))
     dq, dk, dv, dstate = [], [], [], []
-    for n, (window, first) in enumerate(_sequences(state, q.shape[1], starts)):
+    for n, (window, first) in enumerate(windows(state, q.shape[1], starts)):
         last = dfinal[n : n + 1] if starts is not None else dfinal
         a, b, c, d, gate = (x[:, window] for x in (all_q, all_k, all_v, up, g))
         dq.append(_run(d, c, b, gate, first.mT, scale)[0])
@@ -75,14 +75,6 @@ def backward(
     dg = of_gates(q, k, found_q, found_k, g, inner, Packing.of(q, starts))
     first = torch.cat([*dstate, state[:0]])
     return shared(found_q, q), shared(found_k, k), shared(found_v, v), dg, first
-
-
-def _sequences(state: Tensor, length: int, starts: Tensor | None) -> list[tuple[slice, Tensor]]:
-    """The steps of each run, and its initial states."""
-    if starts is None:
-        return [(slice(0, length), state)]
-    pairs = starts.unfold(0, 2, 1).tolist() if len(starts) > 1 else []
-    return [(slice(*pair), state[n : n + 1]) for n, pair in enumerate(pairs)]
 
 
 def _run(

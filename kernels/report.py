@@ -55,13 +55,13 @@ def cells(
     """Every combination that a kernel is made for, of those asked for.
 
     >>> from dsf.kernels.report import cells
-    >>> len({cell.program.name for cell in cells([90], ["bfloat16"], [64], [True])})
-    3
+    >>> sorted({cell.kernel.name for cell in cells([90], ["bfloat16"], [64], [True])})
+    ['gated-scan', 'scalar-decay']
     """
     chosen, aligned = tuple(architectures), tuple(alignments)
     for kernel in kernels():
         for dtype in kernel.dtypes if dtypes is None else dtypes:
-            for size in kernel.sizes if sizes is None else sizes:
+            for size in kernel.sizes if sizes is None else sorted(set(sizes) & set(kernel.sizes)):
                 for architecture in chosen:
                     for program in kernel.programs:
                         for each in aligned:

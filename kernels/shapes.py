@@ -19,10 +19,11 @@ class Packing:
     starts: Tensor | None = None
 
     @classmethod
-    def of(cls, q: Tensor, starts: Tensor | None) -> Packing:
+    def of(cls, q: Tensor, starts: Tensor | None, axes: int = 4) -> Packing:
         """From tokens (B, T, …) and the places where packed sequences start; raises `InvalidInput`."""
-        if q.ndim != 4:
-            raise InvalidInput(f"tensors are (B, T, H, channels); got {q.ndim} axes")
+        if q.ndim != axes:
+            names = "(B, T, H, channels)" if axes == 4 else "(B, T, channels)"
+            raise InvalidInput(f"tensors are {names}; got {q.ndim} axes")
         if starts is None:
             return cls(q.shape[0], q.shape[1])
         if q.shape[0] != 1:
@@ -85,3 +86,11 @@ def repeated(x: Tensor, heads: int) -> Tensor:
 def shared(gradient: Tensor, like: Tensor) -> Tensor:
     """The sum over the heads that read one head of `like`, in its type."""
     return gradient.unflatten(2, (like.shape[2], -1)).sum(3).to(like.dtype)
+
+
+def windows(state: Tensor, length: int, starts: Tensor | None) -> list[tuple[slice, Tensor]]:
+    """The steps of each run over time, and its initial states: one run, or one per packed sequence."""
+    if starts is None:
+        return [(slice(0, length), state)]
+    pairs = starts.unfold(0, 2, 1).tolist() if len(starts) > 1 else []
+    return [(slice(*pair), state[n : n + 1]) for n, pair in enumerate(pairs)]

@@ -1,3 +1,6 @@
 """The one list of kernels."""
 
-KERNELS: tuple[str, ...] = ("dsf.kernels.chunk_decay:KERNEL",)
+KERNELS: tuple[str, ...] = (
+    "dsf.kernels.chunk_decay:KERNEL",
+    "dsf.kernels.channel_scan:KERNEL",
+)
