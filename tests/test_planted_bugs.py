@@ -14,6 +14,7 @@ import dsf.forms.between_chunks as between_chunks
 import dsf.forms.chunk_maps as chunk_maps
 import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
+import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
 import dsf.forms.gated_scan as gated_scan
 import dsf.forms.lowering as lowering
@@ -27,6 +28,7 @@ from dsf.forms.core import Core
 from dsf.forms.gated_scan import GatedScan
 from dsf.forms.recurrent import Recurrent
 from dsf.forms.scan import Scan
+from dsf.forms.workspace import Workspace
 from dsf.mixers import linear_attention, mlstm
 
 
@@ -80,15 +82,61 @@ def test_state_law_notices_padding_that_decays(monkeypatch) -> None:
     caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
 
 
-@pytest.mark.parametrize("transition", ["diagonal", "two factors", "scalar"])
-def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(transition, monkeypatch) -> None:
+def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(monkeypatch) -> None:
     halves = fold_gates._halves
     monkeypatch.setattr(
         fold_gates,
         "_halves",
         lambda x, size: halves(x, size)[:1] * 2 if x.shape[1] == 2 else halves(x, size),
     )
+    caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
+
+
+@pytest.mark.parametrize("transition", ["scalar", "two factors"])
+@pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
+def test_chunk_law_notices_a_decay_one_step_off(early, transition, monkeypatch) -> None:
+    first = fold_decays._first
+    monkeypatch.setattr(
+        fold_decays, "_first", lambda decay, size: first(decay.roll(1 if early else -1, 1), size)
+    )
     caught(lambda: agree(Chunkwise(16), Row(transition, "outer")))
+
+
+def test_gradient_law_notices_a_table_of_decays_without_its_column(monkeypatch) -> None:
+    system, tokens, state = Row("scalar", "outer").draw(40)
+    back = fold_decays._between_vjp
+
+    def without(decay, between, of_between):
+        of_between[:, 1:, 0] = 0
+        return back(decay, between, of_between)
+
+    laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
+    monkeypatch.setattr(fold_decays, "_between_vjp", without)
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
+
+
+def test_outputs_law_notices_results_left_in_the_workspace(monkeypatch) -> None:
+    """Outputs that lie in a buffer are overwritten by the next piece."""
+    monkeypatch.setattr("dsf.forms.chunkwise._WORKING_SET", 1)
+    agree(Chunkwise(16), Row("diagonal", "outer"))
+    monkeypatch.setattr(segments, "_walk", _joined_at_the_end(copied=True))
+    agree(Chunkwise(16), Row("diagonal", "outer"))
+    monkeypatch.setattr(segments, "_walk", _joined_at_the_end(copied=False))
+    caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
+
+
+def _joined_at_the_end(copied: bool):
+    def walk(step, core, segment, keeps):
+        outputs, memories, space = [], [core.memory], Workspace(keeps)
+        for start in range(0, core.length, segment):
+            stop = min(start + segment, core.length)
+            output, memory, _ = step(core.window(start, stop, memories[-1]), space)
+            kept = output if copied else space("left here", output.shape, output).copy_(output)
+            outputs.append(kept)
+            memories.append(memory)
+        return torch.cat(outputs, 1), memories, []
+
+    return walk
 
 
 def test_chunk_law_notices_a_fold_of_blocks_with_the_wrong_half(monkeypatch) -> None:
@@ -99,7 +147,7 @@ def test_chunk_law_notices_a_fold_of_blocks_with_the_wrong_half(monkeypatch) -> 
 def test_wy_law_notices_reads_of_the_wrong_step(monkeypatch) -> None:
     right = chunk_maps.fold
     monkeypatch.setattr(
-        chunk_maps, "fold", lambda gate, r, w, after: right(gate, r, w, [True] * len(after))
+        chunk_maps, "fold", lambda gate, r, w, after, space: right(gate, r, w, [True] * len(after))
     )
     caught(lambda: agree(Chunkwise(16), Row("householder", "outer")))
 
@@ -124,12 +172,11 @@ def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch)
 def test_scan_law_notices_a_segment_that_forgets(monkeypatch) -> None:
     walk = segments._walk
 
-    def forgetful(step, core, segment):
-        outputs, memories, kept = walk(step, core, segment)
-        lost, *_ = step(
-            core.window(segment, min(2 * segment, core.length), torch.zeros_like(core.memory))
-        )
-        outputs[1] = lost
+    def forgetful(step, core, segment, keeps):
+        outputs, memories, kept = walk(step, core, segment, keeps)
+        stop = min(2 * segment, core.length)
+        piece = core.window(segment, stop, torch.zeros_like(core.memory))
+        outputs[:, segment:stop] = step(piece, Workspace(keeps))[0]
         return outputs, memories, kept
 
     monkeypatch.setattr(segments, "_walk", forgetful)
@@ -154,8 +201,9 @@ def test_gradient_law_notices_a_cotangent_lost_between_segments(
 ) -> None:
     honest = step.vjp
 
-    def lossy(self, core, kept, cotangents):
-        return honest(self, core, kept, (cotangents[0], torch.zeros_like(cotangents[1])))
+    def lossy(self, core, kept, cotangents, space):
+        lost = cotangents[0], torch.zeros_like(cotangents[1])
+        return honest(self, core, kept, lost, space)
 
     monkeypatch.setattr(step, "vjp", lossy)
     system, tokens, state = Row(transition, "outer").draw(40)

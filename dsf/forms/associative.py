@@ -49,8 +49,29 @@ def running_maximum(log_decay: Tensor, log_write: Tensor, start: Tensor) -> Tens
         return log_write
     first = torch.maximum(log_decay[:, :1] + start[:, None], log_write[:, :1])
     values = torch.cat([first, log_write[:, 1:]], 1)
+    if not (torch.is_grad_enabled() and (values.requires_grad or log_decay.requires_grad)):
+        return _maximum_in_blocks(log_decay, values)
 
     def combine(a: Elements, b: Elements) -> Elements:
         return a[0] + b[0], torch.maximum(a[1] + b[0], b[1])
 
     return associative_scan(combine, (log_decay, values))[1]
+
+
+def _maximum_in_blocks(log_decay: Tensor, values: Tensor) -> Tensor:
+    """The running maximum in place of `values`: every block alone, all at once, then block after block."""
+    length = values.shape[1]
+    width = max(1, round(length**0.5))
+    whole = length // width * width
+    blocks, decays = (x[:, :whole].unflatten(1, (-1, width)) for x in (values, log_decay))
+    steps, reach = blocks.unbind(2), [decays[:, :, 0]]
+    for i in range(1, width):
+        decay = decays[:, :, i]
+        torch.maximum(steps[i], steps[i - 1] + decay, out=steps[i])
+        reach.append(reach[-1] + decay)
+    own, far = blocks.unbind(1), torch.stack(reach, 2).unbind(1)
+    for n in range(1, len(own)):
+        torch.maximum(own[n], far[n].add_(own[n - 1][:, -1:]), out=own[n])
+    for i in range(whole, length):
+        torch.maximum(values[:, i], values[:, i - 1] + log_decay[:, i], out=values[:, i])
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,19 @@ from torch.autograd.function import once_differentiable
 from dsf.structure import Diagonal, Scalar, Structure
 
 from .chunk_maps import ChunkMaps
+from .workspace import Workspace, room
 
 
-def walk(maps: ChunkMaps, values: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def walk(
+    maps: ChunkMaps, values: Tensor, memory: Tensor, space: Workspace | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (M, y C, V), the last memory (L, K, V), and the memory at each chunk's start (M, K, V).
 
-    `values` (M, w C, V); of the M chunks of L sequences the first of every sequence come first.
+    `values` (M, w C, V); of the M chunks of L sequences the first of every sequence come first. With a
+    workspace nothing can be differentiated, and the outputs lie in it.
     """
+    if space is not None:
+        return _forward(maps, values, memory, space)
     outputs, last, start = _Walk.apply(maps, values, memory, *maps.tensors)
     return outputs, last, start
 
@@ -26,7 +33,7 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: ChunkMaps, values: Tensor, memory: Tensor, *tensors: Tensor) -> Any:
         maps = maps.rebuild(tensors)
-        outputs, last, start = _forward(maps, values, memory)
+        outputs, last, start = _forward(maps, values, memory, None)
         ctx.maps = maps.rebuild(tuple(x.detach() for x in tensors))
         ctx.save_for_backward(values, start, *tensors)
         ctx.mark_non_differentiable(start)
@@ -41,9 +48,12 @@ class _Walk(torch.autograd.Function):
         return (None, of_values, of_memory, *found)
 
 
-def _forward(maps: ChunkMaps, values: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(
+    maps: ChunkMaps, values: Tensor, memory: Tensor, space: Workspace | None
+) -> tuple[Tensor, Tensor, Tensor]:
     sequences = memory.shape[0]
-    states = values.new_empty((len(values) + sequences, *memory.shape[1:]))
+    shape = (len(values) + sequences, *memory.shape[1:])
+    states = room(None if space is None or space.keeps else space, "states", shape, values)
     states[:sequences] = memory
     torch.bmm(maps.writes.mT, values, out=states[sequences:])
     chunks = states.split(sequences)
@@ -52,9 +62,10 @@ def _forward(maps: ChunkMaps, values: Tensor, memory: Tensor) -> tuple[Tensor, T
         if low_rank is not None:
             onto, back = low_rank[n]
             chunks[n + 1].baddbmm_(onto.mT, back @ chunks[n])
-        _advance(totals and totals[n], chunks[n], chunks[n + 1])
+        _advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
     start = states[: len(values)]
-    outputs = (maps.gram @ values).baddbmm_(maps.reads, start)
+    outputs = room(space, "outputs", (*maps.gram.shape[:2], values.shape[-1]), values)
+    torch.bmm(maps.gram, values, out=outputs).baddbmm_(maps.reads, start)
     return outputs, chunks[-1].clone(), start
 
 
@@ -74,7 +85,7 @@ def walk_vjp(
         if low_rank is not None:
             onto, back = low_rank[n]
             chunks[n].baddbmm_(back.mH, onto.conj() @ chunks[n + 1])
-        _advance(totals and totals[n], chunks[n + 1], chunks[n])
+        _advance(totals[n] if totals else None, chunks[n + 1], chunks[n])
     later = states[sequences:]
     found = [of_outputs @ values.mH, of_outputs @ start.mH, values.conj() @ later.mT]
     if maps.onto is not None and maps.back is not None:
@@ -91,20 +102,21 @@ def _low_rank(maps: ChunkMaps, sequences: int) -> list[tuple[Tensor, Tensor]] | 
     return list(zip(maps.onto.split(sequences), maps.back.split(sequences), strict=True))
 
 
-def _each(total: Structure, sequences: int) -> list[Structure]:
-    """The transitions of each chunk; none where they change nothing."""
+def _each(total: Structure, sequences: int) -> Sequence[Structure | Tensor]:
+    """The transitions of each chunk, gates as factors of a memory; none where they change nothing."""
+    if isinstance(total, Scalar | Diagonal):
+        decay = total.decay[..., None]
+        return (decay if decay.ndim == 3 else decay[..., None]).split(sequences)
     leaves = [leaf.split(sequences) for leaf in total.leaves]
     return [total.rebuild(own) for own in zip(*leaves, strict=True)]
 
 
-def _advance(total: Structure | list[Structure], memory: Tensor, onto: Tensor) -> None:
+def _advance(total: Structure | Tensor | None, memory: Tensor, onto: Tensor) -> None:
     """Add Λ memory to `onto`."""
-    if isinstance(total, Scalar):
-        onto.addcmul_(total.decay[..., None, None], memory)
-    elif isinstance(total, Diagonal):
-        onto.addcmul_(total.decay[..., None], memory)
+    if isinstance(total, Tensor):
+        onto.addcmul_(total, memory)
     else:
-        onto.add_(total.apply(memory) if isinstance(total, Structure) else memory)
+        onto.add_(memory if total is None else total.apply(memory))
 
 
 def _total_vjp(total: Structure, start: Tensor, later: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dsf.structure import Structure
 
 from .core import over_time
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -31,33 +32,41 @@ class ChunkLayout:
         """N, the number of chunks of one sequence."""
         return -(-self.length // self.chunk)
 
-    def __call__(self, x: Tensor, neutral: Tensor | None = None) -> Tensor:
+    space: Workspace | None = None
+    """Where the copies lie, so that their owner may overwrite them; a run with gradients has none."""
+
+    def __call__(self, x: Tensor, neutral: Tensor | None = None, name: str = "") -> Tensor:
         x = over_time(x, self.length)
         if self.padding:
             shape = (x.shape[0], self.padding, *x.shape[2:])
             extra = x.new_zeros(shape) if neutral is None else neutral.expand(shape)
             x = torch.cat([x, extra], 1)
         x = x.unflatten(1, (self.chunks, self.chunk)).movedim(1, 0).movedim(3, 2)
+        if self.space is not None:
+            x = self.space(name, x.shape, x).copy_(x)
         return x.flatten(0, 2)
 
     def structure(self, structure: Structure) -> Structure:
         """Every leaf in chunks, padded with the identity."""
-        neutral = iter(structure.neutral())
-        return structure.map(lambda leaf, _: self(leaf, next(neutral)))
+        own = zip(structure.leaves, structure.neutral(), strict=True)
+        return structure.rebuild(
+            tuple(self(leaf, neutral, f"leaf {i}") for i, (leaf, neutral) in enumerate(own))
+        )
 
-    def streams(self, x: Tensor) -> list[Tensor]:
+    def streams(self, x: Tensor, name: str = "") -> list[Tensor]:
         """The R vectors of each step, (B, T, H, R, ·) or (B, T, H, ·), each as (M, C, ·)."""
-        x = self(x)
+        x = self(x, name=name)
         return [x] if x.ndim == 3 else list(x.unbind(2))
 
-    def rows(self, x: Tensor) -> Tensor:
+    def rows(self, x: Tensor, name: str = "") -> Tensor:
         """The same, one stream after another: (M, R C, ·)."""
-        x = self(x)
+        x = self(x, name=name)
         return x if x.ndim == 3 else x.transpose(1, 2).flatten(1, 2)
 
     def back(self, x: Tensor, lead: tuple[int, int], several: int | None) -> Tensor:
-        """Rows (M, R C, V), one stream after another, to (B, T, H, [R,] V); `lead` is (B, H)."""
+        """Rows (M, R C, V), one stream after another, to fresh (B, T, H, [R,] V); `lead` is (B, H)."""
         streams = 1 if several is None else several
         x = x.view(self.chunks, *lead, streams, self.chunk, x.shape[-1])
-        x = x.permute(1, 0, 4, 2, 3, 5).flatten(1, 2)[:, : self.length]
+        x = x.permute(1, 0, 4, 2, 3, 5)
+        x = x.clone(memory_format=torch.contiguous_format).flatten(1, 2)[:, : self.length]
         return x[..., 0, :] if several is None else x

@@ -10,6 +10,7 @@ from torch import Tensor
 from dsf.structure import DPLR, Structure
 
 from .fold import fold
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,20 @@ class ChunkMaps:
         return ChunkMaps(gram, reads, writes, self.total.rebuild(tuple(rest)), onto, back)
 
 
-def chunk_maps(transition: Structure, reads: list[Tensor], writes: list[Tensor]) -> ChunkMaps:
-    """The maps of chunks from transitions (M, C) and streams of vectors (M, C, K)."""
+def chunk_maps(
+    transition: Structure,
+    reads: list[Tensor],
+    writes: list[Tensor],
+    space: Workspace | None = None,
+) -> ChunkMaps:
+    """The maps of chunks from transitions (M, C) and streams of vectors (M, C, K).
+
+    With a workspace the streams are used up and nothing can be differentiated.
+    """
     reads, writes, transition = _in_one_type(reads, writes, transition)
     if isinstance(transition, DPLR):
-        return _with_low_rank(transition, reads, writes)
-    folded = fold(transition, reads, writes, [True] * len(reads))
+        return _with_low_rank(transition, reads, writes, space)
+    folded = fold(transition, reads, writes, [True] * len(reads), space)
     none = writes[0].new_zeros(len(writes[0]), 0, writes[0].shape[-1])
     return ChunkMaps(
         _table(folded.grams, writes),
@@ -54,7 +63,9 @@ def chunk_maps(transition: Structure, reads: list[Tensor], writes: list[Tensor])
     )
 
 
-def _with_low_rank(transition: DPLR, reads: list[Tensor], writes: list[Tensor]) -> ChunkMaps:
+def _with_low_rank(
+    transition: DPLR, reads: list[Tensor], writes: list[Tensor], space: Workspace | None
+) -> ChunkMaps:
     r"""Fold with P as further writes and Q as further reads before the update, and solve for w_i = Q_iᵀ h_{i-1}.
 
     w = E S₀ + N U + M w with M, N strictly lower triangular (compact WY), so w = X_E S₀ + X_N U with
@@ -63,7 +74,7 @@ def _with_low_rank(transition: DPLR, reads: list[Tensor], writes: list[Tensor]) 
     left, right = (list(x.unbind(-1)) for x in (transition.left, transition.right))
     y, w, rank = len(reads), len(writes), transition.rank
     after = [True] * y + [False] * rank
-    folded = fold(transition.gate, reads + right, writes + left, after)
+    folded = fold(transition.gate, reads + right, writes + left, after, space)
     rows = folded.grams[y:]
     system = _interleaved([[-gram for gram in row[w:]] for row in rows])
     given = torch.cat([_stack(folded.reads[y:]), _table([row[:w] for row in rows], writes)], -1)

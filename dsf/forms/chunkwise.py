@@ -21,6 +21,7 @@ from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
+from .workspace import Workspace
 
 # Multiply-adds that the calls of one run cost, however short it is.
 _CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
@@ -71,7 +72,7 @@ class Chunkwise(Form):
         """C, as given or by default: the triangular systems of DPLR cost C² per step."""
         if self.chunk is not None:
             return self.chunk
-        return 32 if isinstance(transition, DPLR) else 64
+        return 32 if isinstance(transition, DPLR | Scalar) else 64
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()
@@ -108,20 +109,22 @@ class _Chunks(Step):
 
     chunk: int
 
-    def __call__(self, core: Core) -> tuple[Tensor, Tensor, Kept]:
-        outputs, memory, start = self._run(core)
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
+        outputs, memory, start = self._run(core, space)
         if finite(outputs, memory):
-            return outputs, memory, (start,)
+            return outputs, memory, ((start,) if space.keeps else ())
         return (*recovered(self._results, core, outputs, memory), ())
 
-    def vjp(self, core: Core, kept: Kept, cotangents: Cotangents) -> list[Tensor | None]:
+    def vjp(
+        self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
+    ) -> list[Tensor | None]:
         if not kept:  # a run that met a NaN or an overflow
-            return ByAutograd(contained(self._results)).vjp(core, (), cotangents)
+            return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
-        rows = layout.rows(of_outputs)
+        rows = layout.rows(of_outputs).contiguous()
         with torch.enable_grad():
-            maps, values = self._maps(core)
+            maps, values = self._maps(core, None)
         detached = maps.rebuild(tuple(x.detach() for x in maps.tensors))
         found, of_values, of_first = walk_vjp(
             detached, values.detach(), kept[0], (rows.to(maps.gram.dtype), of_memory.flatten(0, 1))
@@ -130,25 +133,26 @@ class _Chunks(Step):
         return [of_first.view_as(core.memory), *inputs]
 
     def _results(self, core: Core) -> tuple[Tensor, Tensor]:
-        outputs, memory, _ = self._run(core)
+        outputs, memory, _ = self._run(core, None)
         return outputs, memory
 
-    def _maps(self, core: Core) -> tuple[ChunkMaps, Tensor]:
+    def _maps(self, core: Core, space: Workspace | None) -> tuple[ChunkMaps, Tensor]:
         """The chunks' maps, and their values (M, w C, V)."""
         assert isinstance(core.write, OuterCoupling) and isinstance(core.read, OuterCoupling)
-        layout = ChunkLayout(core.length, self.chunk)
+        layout = ChunkLayout(core.length, self.chunk, space)
         maps = chunk_maps(
             layout.structure(core.transition.linear()),
-            layout.streams(core.read.weights),
-            layout.streams(core.write.weights),
+            layout.streams(core.read.weights, "reads"),
+            layout.streams(core.write.weights, "writes"),
+            space,
         )
-        return maps, layout.rows(core.tokens).to(maps.gram.dtype)
+        return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
 
-    def _run(self, core: Core) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, core: Core, space: Workspace | None) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(core.read, OuterCoupling)
-        maps, values = self._maps(core)
+        maps, values = self._maps(core, space)
         memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
-        outputs, memory, start = walk(maps, values, memory)
+        outputs, memory, start = walk(maps, values, memory, space)
         layout = ChunkLayout(core.length, self.chunk)
         batch, heads = core.memory.shape[:2]
         outputs = layout.back(outputs, (batch, heads), core.read.several)

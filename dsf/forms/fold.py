@@ -22,7 +22,9 @@ from torch import Tensor
 from dsf.structure import Diagonal, Identity, Scalar, Structure, compose
 from dsf.structure.base import matmul
 
+from .fold_decays import fold_decays, products
 from .fold_gates import fold_gates
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,47 +42,33 @@ class Folded:
 
 
 def fold(
-    transition: Structure, reads: list[Tensor], writes: list[Tensor], after: list[bool]
+    transition: Structure,
+    reads: list[Tensor],
+    writes: list[Tensor],
+    after: list[bool],
+    space: Workspace | None = None,
 ) -> Folded:
     """Fold streams (M, C, K) under transitions (M, C); C is a power of two.
 
     Read stream i sees the memory after the update of its step where `after[i]`, else before it.
+    With a workspace the streams are used up and nothing can be differentiated.
     """
     if isinstance(transition, Identity):
         grams = [
-            [(r @ w.mT).tril(0 if late else -1) for w in writes]
-            for r, late in zip(reads, after, strict=True)
+            [product.tril_(0 if late else -1) for product in row]
+            for row, late in zip(products(reads, writes, space), after, strict=True)
         ]
         return Folded(grams, reads, writes, transition)
     transition = transition.linear()
     if isinstance(transition, Scalar):
-        return _fold_scalar(transition.decay, reads, writes, after)
+        grams, back, onward, total = fold_decays(transition.decay, reads, writes, after, space)
+        return Folded(grams, back, onward, Scalar(total))
     if isinstance(transition, Diagonal):
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
-        grams, back, onward, total = fold_gates(gates, reads, writes, after)
+        grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
         return Folded(grams, back, onward, Diagonal(total))
     return _fold_pairwise(transition, reads, writes, after)
-
-
-def _fold_scalar(
-    decay: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool]
-) -> Folded:
-    """A decay shared by all keys: one matrix product a pair, and the decays between steps folded alone."""
-    gates = decay[..., None]
-    one = torch.ones_like(gates)
-    kinds = sorted(set(after))
-    found, back, (onward,), total = fold_gates(gates, [one] * len(kinds), [one], kinds)
-    between = {kind: (row[0], r) for kind, row, r in zip(kinds, found, back, strict=True)}
-    grams = [
-        [(r @ w.mT) * between[a][0] for w in writes] for r, a in zip(reads, after, strict=True)
-    ]
-    return Folded(
-        grams,
-        [r * between[a][1] for r, a in zip(reads, after, strict=True)],
-        [w * onward for w in writes],
-        Scalar(total[..., 0]),
-    )
 
 
 def _fold_pairwise(

@@ -2,61 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .workspace import Workspace, room
+
 _TINY = 2  # blocks up to this size are summed: a batch of tiny matrix products costs more
 
 
 def fold_gates(
-    gates: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool]
+    gates: Tensor,
+    reads: list[Tensor],
+    writes: list[Tensor],
+    after: list[bool],
+    space: Workspace | None = None,
 ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]:
     r"""Grams [i][j] (M, C, C), reads and writes (M, C, K) carried to the ends, and the total (M, K).
 
-    `gates` (M, C, K), `reads` and `writes` (M, C, K) each, K = 1 allowed, C a power of two. Read i sees
-    the memory after its step's update where `after[i]`, else before. Every pair meets at one boundary,
-    so both its factors are products towards it (`dsf.forms.fold`).
+    `gates` (M, C, K), `reads` and `writes` (M, C, K) each, C a power of two. Read i sees the memory
+    after its step's update where `after[i]`, else before. Every pair meets at one boundary, so both its
+    factors are products towards it (`dsf.forms.fold`). With a workspace the streams are used up and
+    nothing can be differentiated.
     """
+    if space is not None:
+        grams = _diagonals(reads, writes, after, space)
+        for r, late in zip(reads, after, strict=True):
+            if late:
+                r.mul_(gates)
+        total = _double(gates, grams, reads, writes, None)
+        return grams, reads, writes, total
     found = _FoldGates.apply(tuple(after), gates, *reads, *writes)
     rows, columns = len(reads), len(writes)
-    grams, ends = found[: rows * columns], found[rows * columns : -1]
-    table = [list(grams[i * columns : (i + 1) * columns]) for i in range(rows)]
+    flat, ends = found[: rows * columns], found[rows * columns : -1]
+    table = [list(flat[i * columns : (i + 1) * columns]) for i in range(rows)]
     return table, list(ends[:rows]), list(ends[rows:]), found[-1]
+
+
+def _diagonals(
+    reads: Sequence[Tensor],
+    writes: Sequence[Tensor],
+    after: Sequence[bool],
+    space: Workspace | None,
+) -> list[list[Tensor]]:
+    """Gram matrices of single steps: the diagonal where a read sees its own step's write, else zero."""
+    count, chunk, _ = writes[0].shape
+    grams = []
+    for i, (r, late) in enumerate(zip(reads, after, strict=True)):
+        grams.append([])
+        for j, w in enumerate(writes):
+            gram = room(space, f"gram {i} {j}", (count, chunk, chunk), r).zero_()
+            if late:
+                gram.diagonal(dim1=1, dim2=2).copy_(torch.linalg.vecdot(r.conj(), w))
+            grams[-1].append(gram)
+    return grams
+
+
+_Levels = list[tuple[Tensor, list[Tensor], list[Tensor]]]
+
+
+def _double(
+    gates: Tensor,
+    grams: list[list[Tensor]],
+    back: list[Tensor],
+    onward: list[Tensor],
+    levels: _Levels | None,
+) -> Tensor:
+    """Fold pairs of neighbours until one block is left, in place; the total (M, K).
+
+    `levels` collects what the way back needs of each size.
+    """
+    total, size = gates, 1
+    while size < gates.shape[1]:
+        left_total, right_total = _halves(total, 1)
+        right = [_halves(r, size)[1] for r in back]
+        left = [_halves(w, size)[0] for w in onward]
+        for row, r in zip(grams, right, strict=True):
+            for gram, w in zip(row, left, strict=True):
+                _lower_block(gram, size).copy_(_cross(r, w))
+        if levels is not None:
+            levels.append((total, [r.clone() for r in right], [w.clone() for w in left]))
+        for r in right:
+            r.mul_(left_total)
+        for w in left:
+            w.mul_(right_total)
+        total = (right_total * left_total)[:, :, 0]
+        size *= 2
+    return total[:, 0]
 
 
 class _FoldGates(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, after: tuple[bool, ...], gates: Tensor, *streams: Tensor) -> Any:
         reads, writes = streams[: len(after)], streams[len(after) :]
-        count, chunk, _ = gates.shape
-        grams = [[r.new_zeros(count, chunk, chunk) for _ in writes] for r in reads]
-        for row, r, late in zip(grams, reads, after, strict=True):
-            if late:
-                for gram, w in zip(row, writes, strict=True):
-                    torch.sum(r * w, -1, out=gram.diagonal(dim1=1, dim2=2))
+        grams = _diagonals(reads, writes, after, None)
         back = [r * gates if late else r.clone() for r, late in zip(reads, after, strict=True)]
-        onward, total, size, levels = [w.clone() for w in writes], gates, 1, []
-        while size < chunk:
-            left_total, right_total = _halves(total, 1)
-            right = [_halves(r, size)[1] for r in back]
-            left = [_halves(w, size)[0] for w in onward]
-            for row, r in zip(grams, right, strict=True):
-                for gram, w in zip(row, left, strict=True):
-                    _lower_block(gram, size).copy_(_cross(r, w))
-            levels.append((total, [r.clone() for r in right], [w.clone() for w in left]))
-            for r in right:
-                r.mul_(left_total)
-            for w in left:
-                w.mul_(right_total)
-            total = (right_total * left_total)[:, :, 0]
-            size *= 2
+        onward, levels = [w.clone() for w in writes], []
+        total = _double(gates, grams, back, onward, levels)
         saved = [x for t, right, left in levels for x in (t, *right, *left)]
         ctx.save_for_backward(gates, *streams, *saved)
         ctx.after = after
-        return (*(g for row in grams for g in row), *back, *onward, total[:, 0])
+        return (*(g for row in grams for g in row), *back, *onward, total.clone())
 
     @staticmethod
     @once_differentiable
@@ -119,8 +168,6 @@ def _lower_block(gram: Tensor, size: int) -> Tensor:
 
 
 def _cross(right: Tensor, left: Tensor) -> Tensor:
-    if right.shape[-1] == 1:
-        return right * left.mT
     if right.shape[-2] <= _TINY:
         return (right[:, :, :, None] * left[:, :, None]).sum(-1)
     return right @ left.mT

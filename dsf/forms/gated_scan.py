@@ -11,6 +11,7 @@ from dsf.structure.gates import Gate
 
 from .core import Core, over_time
 from .segments import Cotangents, Kept, Step, gradients
+from .workspace import Workspace
 
 _LARGE = 1 << 11  # states of so many numbers fill a call: then a loop over the steps is best
 
@@ -23,11 +24,13 @@ PASS = 15  # multiply-adds that reading or writing one number of a state costs
 class GatedScan(Step):
     """The step of `in_segments` for gates; its backward is the same recurrence, run the other way."""
 
-    def __call__(self, core: Core) -> tuple[Tensor, Tensor, Kept]:
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
         states = _states(_gates(core), _increments(core), core.memory)
         return core.read.extract(states), states[:, -1], ()
 
-    def vjp(self, core: Core, kept: Kept, cotangents: Cotangents) -> list[Tensor | None]:
+    def vjp(
+        self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
+    ) -> list[Tensor | None]:
         of_outputs, of_memory = cotangents
         with torch.enable_grad():
             gates, increments = _gates(core), _increments(core)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .core import Core, along_time
+from .workspace import Workspace
 
 Function = Callable[[Core], tuple[Tensor, Tensor]]
 Kept = tuple[Tensor, ...]
@@ -26,11 +27,13 @@ class Step(ABC):
     """One piece: outputs and final memory, and how to go back."""
 
     @abstractmethod
-    def __call__(self, core: Core) -> tuple[Tensor, Tensor, Kept]:
-        """Outputs, final memory, and tensors to keep for `vjp`."""
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
+        """Outputs, final memory, and, where the workspace keeps, tensors to keep for `vjp`."""
 
     @abstractmethod
-    def vjp(self, core: Core, kept: Kept, cotangents: Cotangents) -> list[Tensor | None]:
+    def vjp(
+        self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
+    ) -> list[Tensor | None]:
         """Gradients of the memory and of each of `core.tensors`, None where it asks for none."""
 
 
@@ -40,10 +43,12 @@ class ByAutograd(Step):
 
     function: Function
 
-    def __call__(self, core: Core) -> tuple[Tensor, Tensor, Kept]:
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
         return (*self.function(core), ())
 
-    def vjp(self, core: Core, kept: Kept, cotangents: Cotangents) -> list[Tensor | None]:
+    def vjp(
+        self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
+    ) -> list[Tensor | None]:
         with torch.enable_grad():
             memory = core.memory.detach().requires_grad_()
             results = self.function(core.rebuild(core.tensors, memory))
@@ -75,19 +80,48 @@ def in_segments(step: Step, core: Core, segment: int) -> tuple[Tensor, Tensor]:
         if core.length <= segment and isinstance(step, ByAutograd):
             return step.function(core)
         return _Segments.apply(step, core, segment, core.memory, *tensors)  # type: ignore[return-value]
-    outputs, memories, _ = _walk(step, core, segment)
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)), memories[-1]
+    outputs, memories, _ = _walk(step, core, segment, keeps=False)
+    return outputs, memories[-1]
 
 
-def _walk(step: Step, core: Core, segment: int) -> tuple[list[Tensor], list[Tensor], list[Kept]]:
-    outputs, memories, kept = [], [core.memory], []
+def _walk(
+    step: Step, core: Core, segment: int, keeps: bool
+) -> tuple[Tensor, list[Tensor], list[Kept]]:
+    outputs, memories, kept, space = Joined(core.length), [core.memory], [], Workspace(keeps)
     for start in range(0, core.length, segment):
         piece = core.window(start, min(start + segment, core.length), memories[-1])
-        output, memory, own = step(piece)
-        outputs.append(output)
+        output, memory, own = step(piece, space)
+        outputs.put(start, output)
         memories.append(memory)
         kept.append(own)
-    return outputs, memories, kept
+    assert outputs.whole is not None
+    return outputs.whole, memories, kept
+
+
+class Joined:
+    """Pieces joined along time: each is copied to its place while it is still in the cache."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._whole: Tensor | None = None
+
+    def put(self, start: int, piece: Tensor) -> None:
+        """Put `piece` at time `start`; a piece of the whole length is taken as it is."""
+        if piece.shape[1] == self._length:
+            self._whole = piece
+            return
+        if self._whole is None:
+            self._whole = piece.new_empty((piece.shape[0], self._length, *piece.shape[2:]))
+        self._whole[:, start : start + piece.shape[1]] = piece
+
+    def add(self, piece: Tensor) -> None:
+        """Add the gradient of what is constant in time."""
+        self._whole = piece if self._whole is None else self._whole + piece
+
+    @property
+    def whole(self) -> Tensor | None:
+        """What was put, or None if nothing was."""
+        return self._whole
 
 
 class _Segments(torch.autograd.Function):
@@ -96,12 +130,12 @@ class _Segments(torch.autograd.Function):
         ctx: Any, step: Step, core: Core, segment: int, memory: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
         shape = core.rebuild(tuple(x.detach() for x in tensors), memory.detach())
-        outputs, memories, kept = _walk(step, shape, segment)
+        outputs, memories, kept = _walk(step, shape, segment, keeps=True)
         ctx.step, ctx.segment, ctx.shape = step, segment, shape
         ctx.kept = [len(own) for own in kept]
         flat = [x for own in kept for x in own]
         ctx.save_for_backward(*tensors, *memories[:-1], *flat)
-        return torch.cat(outputs, 1), memories[-1].clone()
+        return outputs, memories[-1].clone()
 
     @staticmethod
     @once_differentiable
@@ -112,7 +146,7 @@ class _Segments(torch.autograd.Function):
         kept = list(saved[count + pieces :])
         wanted = ctx.needs_input_grad[4:]
         length = grad_outputs.shape[1]
-        found: list[list[Tensor | None]] = []
+        found, space = [Joined(length) for _ in tensors], Workspace(keeps=True)
         for piece in reversed(range(pieces)):
             start, stop = piece * ctx.segment, min((piece + 1) * ctx.segment, length)
             inputs = tuple(
@@ -125,24 +159,12 @@ class _Segments(torch.autograd.Function):
                 ctx.shape.rebuild(inputs, memories[piece]),
                 own,
                 (grad_outputs[:, start:stop], grad_memory),
+                space,
             )
             grad_memory = torch.zeros_like(memories[piece]) if of_memory is None else of_memory
-            found.append(of_inputs)
-        grads = [
-            _joined([of_inputs[i] for of_inputs in reversed(found)], x, length) if w else None
-            for i, (x, w) in enumerate(zip(tensors, wanted, strict=True))
-        ]
+            for joined, x, of_input in zip(found, tensors, of_inputs, strict=True):
+                if of_input is not None:
+                    constant = x.shape[1] == 1 and length != 1
+                    joined.add(of_input) if constant else joined.put(start, of_input)
+        grads = [joined.whole if w else None for joined, w in zip(found, wanted, strict=True)]
         return (None, None, None, grad_memory if ctx.needs_input_grad[3] else None, *grads)
-
-
-def _joined(pieces: list[Tensor | None], x: Tensor, length: int) -> Tensor | None:
-    """The gradient of x from those of its pieces: joined along time, or added where x is constant."""
-    present = [piece for piece in pieces if piece is not None]
-    if not present:
-        return None
-    if x.shape[1] == 1 and length != 1:
-        return torch.stack(present).sum(0)
-    if len(present) == 1 == len(pieces):
-        return present[0]
-    assert len(present) == len(pieces), "a tensor along time enters every piece"
-    return torch.cat(present, 1)

@@ -31,6 +31,7 @@ from .random_features import random_feature_attention as random_feature_attentio
 from .recurrence import Recurrence as Recurrence
 from .retnet import retnet as retnet
 from .rg_lru import rg_lru as rg_lru
+from .rwkv4 import rwkv4 as rwkv4
 from .rwkv6 import rwkv6 as rwkv6
 from .rwkv7 import rwkv7 as rwkv7
 from .s4 import s4 as s4

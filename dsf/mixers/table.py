@@ -11,6 +11,7 @@ ARCHITECTURES: tuple[str, ...] = (
     "dsf.mixers.ssd:SSD",
     "dsf.mixers.gla:GLA",
     "dsf.mixers.hgrn2:HGRN2",
+    "dsf.mixers.rwkv4:RWKV4",
     "dsf.mixers.rwkv6:RWKV6",
     "dsf.mixers.mingru:MINGRU",
     "dsf.mixers.minlstm:MINLSTM",

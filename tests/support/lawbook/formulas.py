@@ -132,6 +132,15 @@ def hgrn2(q, forget, lower, v):
     return gla(q, 1 - f, np.log(f), v)
 
 
+def rwkv4(k, w, u, v):
+    y = np.empty_like(v)
+    for i in range(k.shape[1]):
+        past = np.exp(k[:, :i] - (i - 1 - np.arange(i))[:, None] * w)[..., None]
+        now = np.exp(u + k[:, i])[..., None]
+        y[:, i] = ((past * v[:, :i]).sum(1) + now * v[:, i]) / (past.sum(1) + now)
+    return y
+
+
 def rwkv6(r, k, w, u, v):
     S, y = memory(k, v)
     for i in range(v.shape[1]):
@@ -318,6 +327,7 @@ NAIVE: dict[str, Callable[..., np.ndarray]] = {
     "ssd": ssd,
     "gla": gla,
     "hgrn2": hgrn2,
+    "rwkv4": rwkv4,
     "rwkv6": rwkv6,
     "mingru": mingru,
     "minlstm": minlstm,
