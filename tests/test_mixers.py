@@ -30,6 +30,8 @@ from dsf.numerics import require_within
 from dsf.registry import resolve
 from dsf.system import System
 
+ROW_SUMS = {"rwkv4": 1.0}  # weights that are divided before they become gates
+
 
 def of_architecture(architecture: Architecture) -> mixers.Row:
     """Its sample as a row; a time-invariant system is given its length."""
@@ -42,7 +44,8 @@ def of_architecture(architecture: Architecture) -> mixers.Row:
 
     def build(**quantities):
         system = architecture.build(**quantities)
-        return Recurrence(system if system.length is not None else system.expand(T))
+        timed = system if system.length is not None else system.expand(T)
+        return Recurrence(timed, rows=ROW_SUMS.get(architecture.name))
 
     drawn = sample(torch.Generator().manual_seed(0))
     timed = tuple(n for n, x in drawn.quantities.items() if x.ndim > 2 and x.shape[:2] == (B, T))

@@ -49,7 +49,8 @@ def running_maximum(log_decay: Tensor, log_write: Tensor, start: Tensor) -> Tens
         return log_write
     first = torch.maximum(log_decay[:, :1] + start[:, None], log_write[:, :1])
     values = torch.cat([first, log_write[:, 1:]], 1)
-    if not (torch.is_grad_enabled() and (values.requires_grad or log_decay.requires_grad)):
+    followed = torch.is_grad_enabled() and (values.requires_grad or log_decay.requires_grad)
+    if type(values) is Tensor and not followed:  # nothing that traces sees what is written in place
         return _maximum_in_blocks(log_decay, values)
 
     def combine(a: Elements, b: Elements) -> Elements:

@@ -40,6 +40,7 @@ ENTRYWISE: dict[str, Callable[..., Any]] = {
     "pow": lambda x, y: x**y,
     "rpow": lambda x, y: y**x,
     "complex": lambda x, y: x + sympy.I * y,
+    "addcmul": lambda x, y, z: x + y * z,
     "neg": lambda x: -x,
     "reciprocal": lambda x: 1 / x,
     "square": lambda x: x**2,
@@ -117,6 +118,14 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(*chosen)
 
 
+def _maximum(x: Any, y: Any) -> Any:
+    """The larger at the sample point, entry by entry."""
+    first, second = (torch.as_tensor(z).detach().as_subclass(torch.Tensor) for z in (x, y))
+    mask = (first >= second).numpy()
+    chosen = [np.broadcast_to(a, mask.shape) for a in (expressions(x), expressions(y))]
+    return np.where(mask, *chosen)
+
+
 def _normalize(x: Any, p: float = 2.0, dim: int = 1, **_: Any) -> Any:
     if p != 2:
         raise Untraceable(f"`normalize` has an exact rule for p = 2; got {p}")
@@ -146,6 +155,7 @@ GATHERING: dict[str, Callable[..., Any]] = {
     "rmatmul": lambda x, y: _matmul(y, x),
     "einsum": _einsum,
     "where": _where,
+    "maximum": _maximum,
     "normalize": _normalize,
     "linalg_solve": _solve,
     "solve": _solve,
