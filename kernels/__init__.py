@@ -5,3 +5,4 @@ if __name__ != "dsf.kernels":
 
 from .operators import scalar_decay as scalar_decay
 from .scan_operator import gated_scan as gated_scan
+from .selective_operator import selective_scan as selective_scan

@@ -56,7 +56,7 @@ def cells(
 
     >>> from dsf.kernels.report import cells
     >>> sorted({cell.kernel.name for cell in cells([90], ["bfloat16"], [64], [True])})
-    ['gated-scan', 'scalar-decay']
+    ['gated-scan', 'scalar-decay', 'selective-scan']
     """
     chosen, aligned = tuple(architectures), tuple(alignments)
     for kernel in kernels():

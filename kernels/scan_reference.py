@@ -17,7 +17,7 @@ from .shapes import windows
 def forward(a: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
     """All states (B, T, D) and the last ones (N, D)."""
     found = [
-        _run(a[:, steps], b[:, steps], first) for steps, first in windows(state, a.shape[1], starts)
+        run(a[:, steps], b[:, steps], first) for steps, first in windows(state, a.shape[1], starts)
     ]
     empty = a[:, :0].to(state.dtype)
     return (
@@ -38,7 +38,7 @@ def backward(
             dstate.append(last)
             continue
         later = torch.cat([torch.ones_like(gates[:, :1]), gates.flip(1)[:, :-1]], 1)
-        found = _run(later, up.flip(1), last)[0].flip(1)
+        found = run(later, up.flip(1), last)[0].flip(1)
         before = torch.cat([first[:, None], states[:, :-1]], 1)
         db.append(found)
         da.append(found * before.conj())
@@ -51,7 +51,7 @@ def backward(
     )
 
 
-def _run(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def run(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Channels as heads with one key and one value."""
     one = torch.ones(1, 1, a.shape[2], 1, dtype=state.dtype, device=a.device)
     system = System(Scalar(a.to(state.dtype)), OuterCoupling(one), OuterCoupling(one))

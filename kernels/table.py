@@ -3,4 +3,5 @@
 KERNELS: tuple[str, ...] = (
     "dsf.kernels.chunk_decay:KERNEL",
     "dsf.kernels.channel_scan:KERNEL",
+    "dsf.kernels.selective:KERNEL",
 )

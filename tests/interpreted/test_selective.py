@@ -1,0 +1,206 @@
+"""The programs of the selective scan, interpreted: against exact rationals and the recurrence in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+import dsf
+from dsf.forms.base import Sizes
+from dsf.forms.bounds import error_bound
+from dsf.forms.recurrent import Recurrent
+from dsf.kernels import selective
+from dsf.kernels.triton_code import selective as code
+from dsf.mixers import s6
+from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
+from dsf.state import State
+from dsf.system import System
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    batch: int = 1
+    length: int = 19
+    channels: int = 4
+    states: int = 3
+    groups: int = 1
+    dtype: torch.dtype = torch.float32
+    starts: tuple[int, ...] | None = None
+    rate: float = 1.0
+
+
+ROWS = (
+    Row("odd length, two in a batch", batch=2, length=21, channels=2),
+    Row("several tiles of steps", length=50, channels=2, states=2),
+    Row("several tiles of channels", length=5, channels=70, states=4),
+    Row("groups", channels=6, groups=3, length=9),
+    Row("one step", length=1),
+    Row("no step", length=0),
+    Row("packed, one empty", length=40, channels=2, states=2, starts=(0, 0, 17, 40)),
+    Row("fast rates", rate=200.0, length=18, channels=2),
+    Row("slow rates", rate=1e-6, length=18, channels=2),
+    Row("float16", dtype=torch.float16, channels=2),
+    Row("bfloat16", dtype=torch.bfloat16, channels=2),
+)
+NAMES = ("x", "delta", "A", "b", "c", "states")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    row: Row
+    leaves: tuple[Tensor, ...]  # x, delta, A, b, c, state
+    dy: Tensor
+    dfinal: Tensor
+
+    @property
+    def quantities(self) -> selective.Quantities:
+        starts = None if self.row.starts is None else torch.tensor(self.row.starts)
+        return selective.Quantities.of(*self.leaves, starts)
+
+
+def drawn(row: Row) -> Case:
+    draw = torch.Generator().manual_seed(len(row.name))
+    lead, D, N = (row.batch, row.length), row.channels, row.states
+    sequences = row.batch if row.starts is None else len(row.starts) - 1
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw)
+
+    x, delta = normal(*lead, D).to(row.dtype), normal(*lead, D).abs().to(row.dtype)
+    A = -row.rate * torch.rand((D, N), generator=draw)
+    b, c = (normal(*lead, row.groups, N).to(row.dtype) for _ in range(2))
+    leaves = (x, delta, A, b, c, normal(sequences, D, N))
+    return Case(row, leaves, normal(*lead, D).to(row.dtype), normal(sequences, D, N))
+
+
+def pieces(row: Row) -> list[tuple[slice, slice]]:
+    if row.starts is None:
+        return [(slice(0, row.batch), slice(0, row.length))]
+    pairs = zip(row.starts[:-1], row.starts[1:], strict=True)
+    return [(slice(n, n + 1), slice(*pair)) for n, pair in enumerate(pairs)]
+
+
+@dataclass(frozen=True)
+class Scanned(Recurrent):
+    """Prefixes of 16 steps: some roundings more a step, and those of the exponent ΔA (none beyond e^-104)."""
+
+    def roundings(self, system: System, sizes: Sizes) -> Roundings:
+        deepest = float(system.transition.leaves[0].abs().max()) if sizes.length else 0.0
+        return Roundings(step=8 + 2 * min(deepest, 104.0), path=16 + 2 * system.key_size)
+
+
+def law_within_bounds(row: Row) -> None:
+    """Outputs, last states and all gradients within the bounds of the recurrence in float64."""
+    case = drawn(row)
+    y, final, kept = selective.forward(case.quantities)
+    found = selective.backward(case.quantities, kept, case.dy, case.dfinal)
+    own = row.channels // row.groups
+    sums = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
+    limits = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
+    for sequences, steps in pieces(row):
+        for group in range(row.groups):
+            at = slice(group * own, (group + 1) * own)
+            places = (
+                (slice(None), steps, at), (slice(None), steps, at), (at,),
+                (slice(None), steps, group), (slice(None), steps, group), (sequences, at),
+            )  # fmt: skip
+            inputs = [leaf[p] for leaf, p in zip(case.leaves, places, strict=True)]
+            up, last = case.dy[:, steps, at].float(), case.dfinal[sequences, at]
+            wide = [each.double().requires_grad_() for each in inputs]
+            start = State(wide[5].mT[:, None])
+            outputs, end = dsf.run(s6(*wide[1:5]), wide[0][:, :, None], start, form="recurrent")
+            results = (outputs[:, :, 0], end.memory[:, 0].mT)
+            exact = torch.autograd.grad(
+                results, wide, (up.double(), last.double()), allow_unused=True
+            )
+            told = [each.float() for each in inputs]
+            bounds = error_bound(
+                s6(*told[1:5]), told[0][:, :, None], State(told[5].mT[:, None]),
+                form=Scanned(), cotangents=(up[:, :, None], last.mT[:, None]),
+            )  # fmt: skip
+            rounded = 2 * unit_roundoff(row.dtype)
+            limit = bounds.outputs[:, :, 0] + rounded * results[0].abs()
+            require_within(y[:, steps, at], results[0], limit, "outputs")
+            require_within(final[sequences, at], results[1], bounds.memory[:, 0].mT, "last states")
+            shares = through(bounds.gradients, told)
+            for i, (place, value, bound) in enumerate(zip(places, exact, shares, strict=True)):
+                sums[i][place] += 0 if value is None else value
+                limits[i][place] += bound
+    for name, one, value, bound, leaf in zip(NAMES, found, sums, limits, case.leaves, strict=True):
+        rounded = 2 * unit_roundoff(leaf.dtype) * value.abs()
+        require_within(one, value, bound + rounded, f"gradient of {name}")
+
+
+def through(gradients: tuple[Tensor, ...], told: list[Tensor]) -> list[Tensor]:
+    """Bounds for x, Δ, A, b, c and the states from those for log Λ = ΔA, B = Δb, C, tokens and memory."""
+    of_gate, of_write, of_read, of_tokens, of_memory = gradients
+    _, delta, A, b, _, _ = (each.double() for each in told)
+    gates, writes = of_gate[:, :, 0], of_write[:, :, 0]  # (B, T, N, D)
+    of_delta = (gates * A.mT.abs()).sum(2) + (writes * b.abs()[..., None]).sum(2)
+    of_A = (gates * delta.abs()[:, :, None]).sum((0, 1)).mT
+    of_b = (writes * delta.abs()[:, :, None]).sum(3)
+    return [of_tokens[:, :, 0], of_delta, of_A, of_b, of_read[:, :, 0], of_memory[:, 0].mT]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_within_bounds_of_the_recurrence(row: Row) -> None:
+    law_within_bounds(row)
+
+
+def test_exact_rationals() -> None:
+    """Without decay, small integers have no roundings: states and outputs are exact."""
+    draw = torch.Generator().manual_seed(0)
+    whole = [torch.randint(-3, 4, (1, 18, 1, 2), generator=draw).float() for _ in range(4)]
+    x, delta = (each[:, :, 0] for each in whole[:2])
+    y, final, _ = selective.forward(
+        selective.Quantities.of(x, delta, torch.zeros(2, 2), whole[2], whole[3], None, None)
+    )
+    for d in range(2):
+        h = [Fraction(0), Fraction(0)]
+        for t in range(18):
+            enters = Fraction(float(x[0, t, d] * delta[0, t, d]))
+            h = [a + enters * Fraction(float(w)) for a, w in zip(h, whole[2][0, t, 0], strict=True)]
+            read = zip(h, whole[3][0, t, 0], strict=True)
+            assert Fraction(float(y[0, t, d])) == sum(a * Fraction(float(w)) for a, w in read)
+        assert [Fraction(float(each)) for each in final[0, d]] == h
+
+
+def test_forward_and_backward_are_adjoint() -> None:
+    """⟨dy, L x⟩ + ⟨dh, M x⟩ = ⟨dx, x⟩ for the map of x alone, from an empty state."""
+    case = drawn(ROWS[0])
+    x, *rest, state = case.leaves
+    q = selective.Quantities.of(x, *rest, torch.zeros_like(state), None)
+    y, final, kept = selective.forward(q)
+    dx = selective.backward(q, kept, case.dy, case.dfinal)[0]
+    pairs = ((case.dy, y), (case.dfinal, final))
+    there = sum(float((one.double() * two.double()).sum()) for one, two in pairs)
+    size = sum(float((one * two).abs().sum()) for one, two in pairs)
+    back = float((dx.double() * x.double()).sum())
+    assert abs(there - back) <= 8 * (16 + 21) * unit_roundoff(torch.float32) * size
+
+
+@triton.jit
+def in_the_wrong_order(a, b, later_a, later_b):
+    return later_a * a, a * later_b + b
+
+
+@triton.jit
+def first_row(tile, offsets, at):
+    return tl.sum(tl.where((offsets == 0)[:, None, None], tile, 0.0), 0)
+
+
+PLANTED = {"then": in_the_wrong_order, "at_row": first_row}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(code, name, PLANTED[name])
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(ROWS[0])

@@ -1,0 +1,96 @@
+"""The operator of the selective scan on the CPU: the recurrence of S6, and its gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import dsf
+from dsf.errors import InvalidInput
+from dsf.forms.bounds import error_bound
+from dsf.kernels import selective_scan
+from dsf.mixers import s6
+from dsf.numerics import require_within
+from dsf.state import State
+
+
+def drawn(length: int, groups: int = 1, channels: int = 4, states: int = 3) -> list[Tensor]:
+    """x, Δ, A, b, c and a state in float64, two in a batch."""
+    draw = torch.Generator().manual_seed(length)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+    x, delta, A = normal(2, length, channels), normal(2, length, channels), normal(channels, states)
+    b, c = normal(2, length, groups, states), normal(2, length, groups, states)
+    return [x, delta.abs(), -A.abs(), b, c, normal(2, channels, states)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 19, 300])
+def test_operator_is_the_recurrence(length: int) -> None:
+    leaves = [x.requires_grad_() for x in drawn(length)]
+    x, delta, A, b, c, state = leaves
+    skip = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    y, final = selective_scan(*leaves, skip=skip)
+    system = s6(delta, A, b[:, :, 0], c[:, :, 0], skip=skip)
+    start = State(state.mT[:, None])
+    expected, end = dsf.run(system, x[:, :, None], start, form="recurrent")
+    limits = error_bound(system, x[:, :, None], start, form="scan")
+    require_within(y, expected[:, :, 0], 2 * limits.outputs[:, :, 0], "outputs")
+    require_within(final, end.memory[:, 0].mT, 2 * limits.memory[:, 0].mT, "last states")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_by_differences(groups: int) -> None:
+    leaves = [x.requires_grad_() for x in drawn(19, groups)]
+    assert torch.autograd.gradcheck(selective_scan, leaves, fast_mode=True)
+    x, delta, A, b, c, _ = leaves
+    one = [each[:1].detach().requires_grad_() for each in (x, delta, b, c)]
+    states = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
+
+    def packed(x: Tensor, delta: Tensor, b: Tensor, c: Tensor, state: Tensor):
+        return selective_scan(x, delta, A, b, c, state, starts=torch.tensor([0, 17, 17, 19]))
+
+    assert torch.autograd.gradcheck(packed, (*one, states), fast_mode=True)
+
+
+def test_packed_sequences_are_each_alone() -> None:
+    x, delta, A, b, c, _ = drawn(300)
+    states = torch.randn(3, 4, 3, dtype=torch.float64)
+    starts = (0, 280, 280, 300)
+    y, final = selective_scan(
+        x[:1], delta[:1], A, b[:1], c[:1], states, starts=torch.tensor(starts)
+    )
+    for n in range(3):
+        at = slice(starts[n], starts[n + 1])
+        alone = (each[:1, at] for each in (x, delta, b, c))
+        x_n, delta_n, b_n, c_n = alone
+        found, end = selective_scan(x_n, delta_n, A, b_n, c_n, states[n : n + 1])
+        assert torch.equal(y[:, at], found) and torch.equal(final[n : n + 1], end)
+
+
+def test_operators_are_what_torch_asks_for() -> None:
+    leaves = [x.requires_grad_() for x in drawn(19)]
+    torch.library.opcheck(torch.ops.dsf.selective_scan.default, (*leaves, None))
+    with torch.no_grad():
+        y, final, kept = torch.ops.dsf.selective_scan(*leaves, None)
+    given = (y, final, kept, *(x.detach() for x in leaves), None)
+    torch.library.opcheck(torch.ops.dsf.selective_scan_backward.default, given)
+
+
+@pytest.mark.parametrize(
+    ("place", "shape", "words"),
+    [
+        (1, (2, 8, 4), "like `x`"),
+        (2, (3, 3), r"\(4, N\)"),
+        (3, (2, 9, 1, 2), r"\(2, 9, G, 3\)"),
+        (4, (2, 9, 3, 3), "a divisor of D"),
+        (5, (1, 4, 3), r"\(sequences, D, N\)"),
+    ],
+)
+def test_bad_input_is_explained(place: int, shape: tuple[int, ...], words: str) -> None:
+    given = drawn(9)
+    given[place] = torch.zeros(shape, dtype=torch.float64)
+    with pytest.raises(InvalidInput, match=words):
+        selective_scan(*given)
