@@ -16,7 +16,8 @@ from dsf.numerics import Roundings
 from dsf.structure import Identity, Scalar
 from dsf.system import System
 
-from .operators import scalar_decay, triton_missing
+from .library import triton_missing
+from .operators import scalar_decay
 
 _CHUNK = 64
 _DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded

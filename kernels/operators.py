@@ -1,32 +1,14 @@
-"""Custom operators of torch: Triton on CUDA, the package's own forms on the CPU, gradients for both.
-
-Nothing falls back in silence: on a device without an implementation torch says so, and on CUDA without
-Triton the operator raises `Refused`.
-"""
+"""The operator of scalar decay: Triton on CUDA, the chunk form of `dsf.run` on the CPU, gradients for both."""
 
 from __future__ import annotations
-
-import importlib.util
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dsf.errors import Refusal, Refused
-
 from . import chunk_decay as chunks
 from . import reference
+from .library import Pair, Signature, define, require_runnable
 from .shapes import Packing, checked_decay
-
-Saved = tuple[Tensor, ...]
-
-
-def triton_missing() -> Refusal | None:
-    """Why no kernel can run or compile here; None where Triton is installed."""
-    if importlib.util.find_spec("triton") is not None:
-        return None
-    reason = "Triton is not installed."
-    return Refusal("kernels", reason, "Install it on Linux: pip install dsf-dynamics[kernels].")
 
 
 def scalar_decay(
@@ -62,67 +44,31 @@ def scalar_decay(
     packing = Packing.of(q, starts)
     state = checked_decay(q, k, v, g, initial_state, packing.sequences)
     state = state.to(_accumulator(v))
-    if q.is_cuda and (missing := triton_missing()) is not None:
-        raise Refused(missing)
-    return torch.ops.dsf.scalar_decay(q, k, v, g, state, scale, packing.starts)
+    require_runnable(v)
+    return _operator(q, k, v, g, state, scale, packing.starts)
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-_ARGUMENTS = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor state, float scale, Tensor? starts"
+def _forward(*inputs):
+    return chunks.forward(chunks.Quantities.of(*inputs))
 
 
-@torch.library.custom_op(
-    "dsf::scalar_decay",
-    mutates_args=(),
-    device_types="cuda",
-    schema=f"({_ARGUMENTS}) -> (Tensor, Tensor)",
-)
-def _on_cuda(q, k, v, g, state, scale, starts):
-    x = chunks.Quantities.of(q, k, v, g, state, scale, starts)
-    return chunks.forward(x)
+def _backward(do, dfinal, final, *inputs):
+    return chunks.backward(chunks.Quantities.of(*inputs), do, dfinal, final)
 
 
-@torch.library.custom_op(
-    "dsf::scalar_decay_backward",
-    mutates_args=(),
-    device_types="cuda",
-    schema=f"(Tensor do, Tensor dfinal, Tensor final, {_ARGUMENTS})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _backward_on_cuda(do, dfinal, final, q, k, v, g, state, scale, starts):
-    x = chunks.Quantities.of(q, k, v, g, state, scale, starts)
-    return chunks.backward(x, do, dfinal, final)
-
-
-_on_cuda.register_kernel("cpu")(reference.forward)
-_backward_on_cuda.register_kernel("cpu")(reference.backward)
-
-
-@_on_cuda.register_fake
 def _shapes(q, k, v, g, state, scale, starts):
     return v.new_empty(*v.shape[:2], g.shape[2], v.shape[3]), torch.empty_like(state)
 
 
-@_backward_on_cuda.register_fake
-def _backward_shapes(do, dfinal, final, q, k, v, g, state, scale, starts):
-    return tuple(torch.empty_like(x) for x in (q, k, v, g, state))
-
-
-def _keep(ctx: Any, inputs: tuple, output: Saved) -> None:
-    q, k, v, g, state, scale, starts = inputs
-    ctx.save_for_backward(q, k, v, g, state, output[1], starts)
-    ctx.scale = scale
-
-
-def _differentiate(ctx: Any, do: Tensor, dfinal: Tensor) -> tuple:
-    q, k, v, g, state, final, starts = ctx.saved_tensors
-    found = torch.ops.dsf.scalar_decay_backward(
-        do, dfinal, final, q, k, v, g, state, ctx.scale, starts
-    )
-    return (*found, None, None)
-
-
-_on_cuda.register_autograd(_differentiate, setup_context=_keep)
+_operator = define(
+    Signature(
+        "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), kept=(1,)
+    ),
+    cuda=Pair(_forward, _backward),
+    cpu=Pair(reference.forward, reference.backward),
+    shapes=_shapes,
+)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dsf.errors import Refused
-
 from . import channel_scan as scans
 from . import scan_reference as reference
-from .operators import triton_missing
+from .library import Pair, Signature, define, require_runnable
 from .shapes import Packing
 
 
@@ -40,57 +36,29 @@ def gated_scan(
     state = scans.checked_gate(a, b, initial_state, packing.sequences)
     if a.dtype in (torch.float16, torch.bfloat16):
         state = state.float()
-    if a.is_cuda and (missing := triton_missing()) is not None:
-        raise Refused(missing)
-    return torch.ops.dsf.gated_scan(a, b, state.to(_wide(a)), packing.starts)
+    require_runnable(a)
+    return _operator(a, b, state.to(_wide(a)), packing.starts)
 
 
 def _wide(x: Tensor) -> torch.dtype:
     return x.dtype if x.is_complex() or x.dtype == torch.float64 else torch.float32
 
 
-@torch.library.custom_op(
-    "dsf::gated_scan",
-    mutates_args=(),
-    device_types="cuda",
-    schema="(Tensor a, Tensor b, Tensor state, Tensor? starts) -> (Tensor, Tensor)",
-)
-def _on_cuda(a, b, state, starts):
-    return scans.forward(scans.Quantities.of(a, b, state, starts))
+def _forward(*inputs):
+    return scans.forward(scans.Quantities.of(*inputs))
 
 
-@torch.library.custom_op(
-    "dsf::gated_scan_backward",
-    mutates_args=(),
-    device_types="cuda",
-    schema="(Tensor dh, Tensor dfinal, Tensor a, Tensor h, Tensor state, Tensor? starts)"
-    " -> (Tensor, Tensor, Tensor)",
-)
-def _backward_on_cuda(dh, dfinal, a, h, state, starts):
-    return scans.backward(scans.Quantities.of(a, a, state, starts), h, dh, dfinal)
+def _backward(dh, dfinal, h, *inputs):
+    return scans.backward(scans.Quantities.of(*inputs), h, dh, dfinal)
 
 
-_on_cuda.register_kernel("cpu")(reference.forward)
-_backward_on_cuda.register_kernel("cpu")(reference.backward)
-
-
-@_on_cuda.register_fake
 def _shapes(a, b, state, starts):
     return torch.empty_like(a, dtype=state.dtype), torch.empty_like(state)
 
 
-@_backward_on_cuda.register_fake
-def _backward_shapes(dh, dfinal, a, h, state, starts):
-    return torch.empty_like(a), torch.empty_like(a), torch.empty_like(state)
-
-
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    a, _, state, starts = inputs
-    ctx.save_for_backward(a, output[0], state, starts)
-
-
-def _differentiate(ctx: Any, dh: Tensor, dfinal: Tensor) -> tuple:
-    return (*torch.ops.dsf.gated_scan_backward(dh, dfinal, *ctx.saved_tensors), None)
-
-
-_on_cuda.register_autograd(_differentiate, setup_context=_keep)
+_operator = define(
+    Signature("gated_scan", ("a", "b", "state"), ("Tensor? starts",), kept=(0,)),
+    cuda=Pair(_forward, _backward),
+    cpu=Pair(reference.forward, reference.backward),
+    shapes=_shapes,
+)

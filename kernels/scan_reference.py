@@ -27,7 +27,13 @@ def forward(a: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> tuple
 
 
 def backward(
-    dh: Tensor, dfinal: Tensor, a: Tensor, h: Tensor, state: Tensor, starts: Tensor | None
+    dh: Tensor,
+    dfinal: Tensor,
+    h: Tensor,
+    a: Tensor,
+    b: Tensor,
+    state: Tensor,
+    starts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """λ_t = dh_t + a*_{t+1} λ_{t+1}: gradients λ of b, λ_t h*_{t-1} of a, a*_1 λ_1 of the initial states."""
     da, db, dstate = [], [], []

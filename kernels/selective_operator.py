@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dsf.errors import Refused
-
 from . import selective
 from . import selective_reference as reference
-from .operators import triton_missing
+from .library import Pair, Signature, define, require_runnable
 from .shapes import Packing
 
 
@@ -49,62 +45,33 @@ def selective_scan(
     """
     packing = Packing.of(x, starts, axes=3)
     state = selective.checked(x, delta, A, b, c, initial_state, packing.sequences)
-    if x.is_cuda and (missing := triton_missing()) is not None:
-        raise Refused(missing)
+    require_runnable(x)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    y, final, _ = torch.ops.dsf.selective_scan(
-        x, delta, A.to(wide), b, c, state.to(wide), packing.starts
-    )
+    y, final, _ = _operator(x, delta, A.to(wide), b, c, state.to(wide), packing.starts)
     return (y if skip is None else y + skip.to(y.dtype) * x), final
 
 
-_ARGUMENTS = "Tensor x, Tensor delta, Tensor A, Tensor b, Tensor c, Tensor state, Tensor? starts"
+def _forward(*inputs):
+    return selective.forward(selective.Quantities.of(*inputs))
 
 
-@torch.library.custom_op(
-    "dsf::selective_scan",
-    mutates_args=(),
-    device_types="cuda",
-    schema=f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
-)
-def _on_cuda(x, delta, A, b, c, state, starts):
-    return selective.forward(selective.Quantities.of(x, delta, A, b, c, state, starts))
+def _backward(dy, dfinal, kept, *inputs):
+    return selective.backward(selective.Quantities.of(*inputs), kept, dy, dfinal)
 
 
-@torch.library.custom_op(
-    "dsf::selective_scan_backward",
-    mutates_args=(),
-    device_types="cuda",
-    schema=f"(Tensor dy, Tensor dfinal, Tensor kept, {_ARGUMENTS})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _backward_on_cuda(dy, dfinal, kept, x, delta, A, b, c, state, starts):
-    q = selective.Quantities.of(x, delta, A, b, c, state, starts)
-    return selective.backward(q, kept, dy, dfinal)
-
-
-_on_cuda.register_kernel("cpu")(reference.forward)
-_backward_on_cuda.register_kernel("cpu")(reference.backward)
-
-
-@_on_cuda.register_fake
 def _shapes(x, delta, A, b, c, state, starts):
     return torch.empty_like(x), torch.empty_like(state), selective.room(x, state)
 
 
-@_backward_on_cuda.register_fake
-def _backward_shapes(dy, dfinal, kept, x, delta, A, b, c, state, starts):
-    return tuple(torch.empty_like(each) for each in (x, delta, A, b, c, state))
-
-
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[2])
-    ctx.set_materialize_grads(True)
-
-
-def _differentiate(ctx: Any, dy: Tensor, dfinal: Tensor, _: Tensor) -> tuple:
-    *inputs, kept = ctx.saved_tensors
-    return (*torch.ops.dsf.selective_scan_backward(dy, dfinal, kept, *inputs), None)
-
-
-_on_cuda.register_autograd(_differentiate, setup_context=_keep)
+_operator = define(
+    Signature(
+        "selective_scan",
+        ("x", "delta", "A", "b", "c", "state"),
+        ("Tensor? starts",),
+        hidden=1,
+        kept=(2,),
+    ),
+    cuda=Pair(_forward, _backward),
+    cpu=Pair(reference.forward, reference.backward),
+    shapes=_shapes,
+)

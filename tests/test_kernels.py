@@ -214,10 +214,10 @@ def test_the_form_says_why_it_cannot(name: str) -> None:
 
 
 def test_no_form_is_replaced_in_silence_where_triton_is_missing(monkeypatch) -> None:
-    from dsf.kernels import operators
+    from dsf.kernels import library
 
-    monkeypatch.setattr(operators.importlib.util, "find_spec", lambda name: None)
-    refusal = operators.triton_missing()
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
+    refusal = library.triton_missing()
     assert refusal is not None and "dsf-dynamics[kernels]" in refusal.remedy
 
 

@@ -10,8 +10,8 @@ import typer
 
 from dsf.errors import InvalidInput, Refused
 from dsf.kernels.contract import DTYPES
+from dsf.kernels.library import triton_missing
 from dsf.kernels.limits import LIMITS
-from dsf.kernels.operators import triton_missing
 from dsf.kernels.report import Cell, cells, kernels
 
 from .output import console, envelope, for_people, table, write

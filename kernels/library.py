@@ -1,0 +1,183 @@
+"""One way to make an operator of torch from a kernel: CUDA and CPU apart, fake tensors, gradients.
+
+The backward is an operator of its own, `<name>_backward`. On a device without an implementation torch
+says so: nothing falls back.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsf.errors import Refusal, Refused
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
+
+
+def triton_missing() -> Refusal | None:
+    """Why no kernel can run or compile here; None where Triton is installed."""
+    if importlib.util.find_spec("triton") is not None:
+        return None
+    reason = "Triton is not installed."
+    return Refusal("kernels", reason, "Install it on Linux: pip install dsf-dynamics[kernels].")
+
+
+def require_runnable(x: Tensor) -> None:
+    """Raise `Refused` where a tensor is on CUDA and no kernel can run on it."""
+    if not x.is_cuda:
+        return
+    if (missing := triton_missing()) is not None:
+        raise Refused(missing)
+    if x.dtype not in _TYPES:
+        names = ", ".join(str(each).removeprefix("torch.") for each in _TYPES)
+        raise Refused(Refusal("kernels", f"{x.dtype} runs on the CPU alone.", f"Use {names}."))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A forward and its backward on one kind of device.
+
+    `forward(*inputs)` gives the outputs; `backward(*cotangents, *kept, *inputs)` a gradient for each of the
+    operator's tensors.
+    """
+
+    forward: Function
+    backward: Function
+
+
+@dataclass(frozen=True)
+class Signature:
+    """An operator `dsf::<name>` of `tensors`, differentiable in each, and of options like "float scale".
+
+    It has `results` outputs with gradients and `hidden` ones without; the backward needs those at the
+    places `kept`.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    results: int = 2
+    hidden: int = 0
+    kept: tuple[int, ...] = ()
+
+    @property
+    def schema(self) -> str:
+        return f"({self._inputs}) -> ({_tensors(self.results + self.hidden)})"
+
+    @property
+    def schema_of_backward(self) -> str:
+        before = [f"Tensor d{i}" for i in range(self.results)] + [f"Tensor y{i}" for i in self.kept]
+        return f"({', '.join([*before, self._inputs])}) -> ({_tensors(len(self.tensors))})"
+
+    @property
+    def _inputs(self) -> str:
+        return ", ".join([*(f"Tensor {each}" for each in self.tensors), *self.options])
+
+    def split(self, given: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The cotangents and the inputs that a backward is given."""
+        return given[: self.results], given[self.results + len(self.kept) :]
+
+
+def _tensors(count: int) -> str:
+    return ", ".join(["Tensor"] * count)
+
+
+def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> Callable[..., Any]:
+    """Make the operator; `shapes(*inputs)` gives outputs of the right sizes and types, with any content."""
+    count = len(signature.tensors)
+
+    def make(name: str, schema: str, on_cuda: Function, on_cpu: Function, fake: Function) -> Any:
+        made = torch.library.custom_op(
+            f"dsf::{name}", on_cuda, mutates_args=(), device_types="cuda", schema=schema
+        )
+        made.register_kernel("cpu")(on_cpu)
+        made.register_fake(fake)
+        return made
+
+    def like_the_tensors(*given: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(x) for x in signature.split(given)[1][:count])
+
+    name = signature.name
+    operator = make(name, signature.schema, cuda.forward, cpu.forward, shapes)
+    backward = make(
+        f"{name}_backward",
+        signature.schema_of_backward,
+        cuda.backward,
+        cpu.backward,
+        like_the_tensors,
+    )
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor)]
+        ctx.inputs = [None if isinstance(x, Tensor) else x for x in inputs]
+        outputs = [output[i] for i in signature.kept]
+        ctx.save_for_backward(*outputs, *(inputs[i] for i in ctx.places))
+        # No zeros are made for the hidden outputs, which may be large.
+        ctx.set_materialize_grads(False)
+        ctx.shapes = [(x.shape, x.dtype, x.device) for x in output[: signature.results]]
+
+    def differentiate(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+        several = len(signature.kept)
+        cotangents = [
+            torch.zeros(shape, dtype=dtype, device=device) if x is None else x
+            for x, (shape, dtype, device) in zip(given, ctx.shapes, strict=False)
+        ]
+        inputs = list(ctx.inputs)
+        for place, x in zip(ctx.places, ctx.saved_tensors[several:], strict=True):
+            inputs[place] = x
+        found = backward(*cotangents, *ctx.saved_tensors[:several], *inputs)
+        return (*found, *(None for _ in signature.options))
+
+    operator.register_autograd(differentiate, setup_context=keep)
+    return operator
+
+
+def by_autograd(signature: Signature, run: Function) -> Pair:
+    """The CPU's pair, from a differentiable `run(*inputs)`; its backward runs it again and keeps nothing."""
+
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            found = run(*inputs)
+        held = {x.untyped_storage().data_ptr() for x in inputs if isinstance(x, Tensor)}
+
+        def own(x: Tensor) -> Tensor:
+            """An operator's outputs are contiguous, and views of nothing."""
+            view = x.untyped_storage().data_ptr() in held or x.storage_offset()
+            return x.clone(memory_format=torch.contiguous_format) if view else x.contiguous()
+
+        return tuple(map(own, found))
+
+    def backward(*given: Any) -> tuple[Tensor, ...]:
+        cotangents, inputs = signature.split(given)
+        count = len(signature.tensors)
+        with _above_autograd(), torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in inputs[:count]]
+            outputs = run(*leaves, *inputs[count:])
+            found = torch.autograd.grad(
+                outputs[: signature.results], leaves, cotangents, allow_unused=True
+            )
+        pairs = zip(found, leaves, strict=True)
+        return tuple(torch.zeros_like(x) if one is None else one.contiguous() for one, x in pairs)
+
+    return Pair(forward, backward)
+
+
+def _above_autograd() -> Any:
+    """Where autograd records again: inside an operator it does not, since gradients are the operator's own."""
+    keys = torch._C
+    exclude = keys._dispatch_tls_local_exclude_set()
+    for key in (
+        keys.DispatchKey.AutogradCPU,
+        keys.DispatchKey.AutogradOther,
+        keys.DispatchKey.AutogradFunctionality,
+        keys.DispatchKey.ADInplaceOrView,
+    ):
+        exclude = exclude.remove(key)
+    return keys._ForceDispatchKeyGuard(keys._dispatch_tls_local_include_set(), exclude)
