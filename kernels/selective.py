@@ -84,8 +84,8 @@ class Quantities:
         """Checked, contiguous, A and state in float32; raises `InvalidInput`."""
         packing = Packing.of(x, starts, axes=3)
         state = checked(x, delta, A, b, c, state, packing.sequences)
-        whole = (each.contiguous() for each in (x, delta, A.float(), b, c, state.float()))
-        return cls(*whole, packing)
+        x, delta, b, c = (each.contiguous() for each in (x, delta, b, c))
+        return cls(x, delta, A.float().contiguous(), b, c, state.float().contiguous(), packing)
 
     def launch(self, place: int, *pointers: Tensor) -> None:
         """Run a program over (tiles of channels, groups, sequences)."""

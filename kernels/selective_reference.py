@@ -24,8 +24,8 @@ def _stretches(steps: slice) -> list[slice]:
 
 def _scan(gates: Tensor, enters: Tensor, state: Tensor) -> Tensor:
     """All states (B, T, D, N) from gates and what enters, both (B, T, D, N)."""
-    flat = (x.flatten(2) for x in (gates, enters))
-    return run(*flat, state.flatten(1))[0].unflatten(2, state.shape[1:])
+    states, _ = run(gates.flatten(2), enters.flatten(2), state.flatten(1))
+    return states.unflatten(2, state.shape[1:])
 
 
 def forward(
