@@ -55,8 +55,8 @@ def cells(
     """Every combination that a kernel is made for, of those asked for.
 
     >>> from dsf.kernels.report import cells
-    >>> sorted({cell.kernel.name for cell in cells([90], ["bfloat16"], [64], [True])})
-    ['gated-scan', 'scalar-decay', 'selective-scan']
+    >>> next(cells([90], ["bfloat16"], [64])).program.name
+    'forward'
     """
     chosen, aligned = tuple(architectures), tuple(alignments)
     for kernel in kernels():

@@ -1,7 +1,7 @@
 """The one list of kernels."""
 
 KERNELS: tuple[str, ...] = (
-    "dsf.kernels.chunk_decay:KERNEL",
-    "dsf.kernels.channel_scan:KERNEL",
-    "dsf.kernels.selective:KERNEL",
+    "dsf.kernels.decay.scalar:KERNEL",
+    "dsf.kernels.scans.channel:KERNEL",
+    "dsf.kernels.scans.selective:KERNEL",
 )

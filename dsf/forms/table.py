@@ -6,5 +6,5 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.chunkwise:Chunkwise",
     "dsf.forms.convolution:Convolution",
     "dsf.forms.matrix:Matrix",
-    "dsf.kernels.forms:ScalarDecay",
+    "dsf.kernels.decay.scalar_form:ScalarDecay",
 )

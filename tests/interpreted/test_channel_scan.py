@@ -14,7 +14,7 @@ from torch import Tensor
 import dsf
 from dsf.coupling import OuterCoupling
 from dsf.forms.bounds import error_bound
-from dsf.kernels import channel_scan
+from dsf.kernels.scans import channel as channel_scan
 from dsf.kernels.triton_code import channel_scan as code
 from dsf.numerics import BoundExceeded, require_within, unit_roundoff
 from dsf.state import State

@@ -16,8 +16,8 @@ import dsf
 from dsf.coupling import OuterCoupling
 from dsf.forms.base import Sizes
 from dsf.forms.bounds import error_bound
-from dsf.kernels import chunk_decay
-from dsf.kernels.forms import ScalarDecay
+from dsf.kernels.decay import scalar
+from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.shapes import repeated
 from dsf.kernels.triton_code import chunk_decay as code
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
@@ -73,10 +73,10 @@ class Case:
     dfinal: Tensor
 
     @property
-    def quantities(self) -> chunk_decay.Quantities:
+    def quantities(self) -> scalar.Quantities:
         q, k, v, g, state = self.leaves
         starts = None if self.row.starts is None else torch.tensor(self.row.starts)
-        return chunk_decay.Quantities.of(q, k, v, g, state, self.row.scale, starts)
+        return scalar.Quantities.of(q, k, v, g, state, self.row.scale, starts)
 
 
 def drawn(row: Row) -> Case:
@@ -132,8 +132,8 @@ class Stored(ScalarDecay):
 def launched(case: Case) -> tuple[Tensor, ...]:
     """Outputs, final states and the five gradients, as the programs compute them."""
     x, narrow = case.quantities, case.row.dtype == torch.bfloat16
-    o, final = chunk_decay.forward(x, upcast=narrow)
-    return o, final, *chunk_decay.backward(x, case.do, case.dfinal, final, upcast=narrow)
+    o, final = scalar.forward(x, upcast=narrow)
+    return o, final, *scalar.backward(x, case.do, case.dfinal, final, upcast=narrow)
 
 
 def law_within_bounds(row: Row) -> None:
@@ -202,7 +202,7 @@ def test_in_sixty_digits() -> None:
     """Outputs and final state of a short run, against the recurrence in sixty digits."""
     case = drawn(SMALL)
     q, k, v, g, state = case.leaves
-    o, final = chunk_decay.forward(case.quantities)
+    o, final = scalar.forward(case.quantities)
     with mpmath.workdps(60):
         S = mpmath.matrix(state[0, 0].tolist())
         rows = []
@@ -225,8 +225,8 @@ def test_forward_and_backward_are_adjoint() -> None:
     case = drawn(replace(ROWS[0], name="adjoint"))
     q, k, v, g, state = case.leaves
     x = replace(case, leaves=(q, k, v, g, torch.zeros_like(state))).quantities
-    o, final = chunk_decay.forward(x)
-    dv = chunk_decay.backward(x, case.do, case.dfinal, final)[2]
+    o, final = scalar.forward(x)
+    dv = scalar.backward(x, case.do, case.dfinal, final)[2]
     there = float(
         (case.do.double() * o.double()).sum() + (case.dfinal.double() * final.double()).sum()
     )
@@ -285,10 +285,10 @@ def _wrong_order(q, k, dq, dk, g, last, packing):
     return chunk_gates(q, k, dk, dq, g, last, packing)
 
 
-chunk_gates = chunk_decay.of_gates
+chunk_gates = scalar.of_gates
 
 
 def test_a_planted_bug_of_the_gates_is_caught(monkeypatch) -> None:
-    monkeypatch.setattr(chunk_decay, "of_gates", _wrong_order)
+    monkeypatch.setattr(scalar, "of_gates", _wrong_order)
     with pytest.raises(BoundExceeded):
         law_within_bounds(ROWS[0])

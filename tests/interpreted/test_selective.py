@@ -15,7 +15,7 @@ import dsf
 from dsf.forms.base import Sizes
 from dsf.forms.bounds import error_bound
 from dsf.forms.recurrent import Recurrent
-from dsf.kernels import selective
+from dsf.kernels.scans import selective
 from dsf.kernels.triton_code import selective as code
 from dsf.mixers import s6
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff

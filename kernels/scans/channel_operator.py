@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import channel_scan as scans
-from . import scan_reference as reference
-from .library import Pair, Signature, define, require_runnable
-from .shapes import Packing
+from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.shapes import Packing
+
+from . import channel as scans
+from . import channel_reference as reference
 
 
 def gated_scan(

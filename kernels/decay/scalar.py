@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.limits import nearest
+from dsf.kernels.shapes import Packing, checked_decay, shared
 from dsf.registry import resolve
 
-from .contract import Kernel, Program, Tile
 from .gates import of_gates
-from .limits import nearest
-from .shapes import Packing, checked_decay, shared
 
 CODE = "dsf.kernels.triton_code.chunk_decay"
 _DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}

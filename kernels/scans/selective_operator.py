@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.shapes import Packing
+
 from . import selective
 from . import selective_reference as reference
-from .library import Pair, Signature, define, require_runnable
-from .shapes import Packing
 
 
 def selective_scan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .shapes import Packing, repeated
+from dsf.kernels.shapes import Packing, repeated
 
 
 def of_gates(

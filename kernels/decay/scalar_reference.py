@@ -11,12 +11,12 @@ from torch import Tensor
 
 import dsf
 from dsf.coupling import OuterCoupling
+from dsf.kernels.shapes import Packing, repeated, shared, windows
 from dsf.state import State
 from dsf.structure import Scalar
 from dsf.system import System
 
 from .gates import of_gates
-from .shapes import Packing, repeated, shared, windows
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import chunk_decay as chunks
-from . import reference
-from .library import Pair, Signature, define, require_runnable
-from .shapes import Packing, checked_decay
+from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.shapes import Packing, checked_decay
+
+from . import scalar as chunks
+from . import scalar_reference as reference
 
 
 def scalar_decay(

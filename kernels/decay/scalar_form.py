@@ -12,12 +12,12 @@ from dsf.coupling import OuterCoupling
 from dsf.errors import Refusal
 from dsf.forms.base import Form, Sizes
 from dsf.forms.core import Core
+from dsf.kernels.library import triton_missing
 from dsf.numerics import Roundings
 from dsf.structure import Identity, Scalar
 from dsf.system import System
 
-from .library import triton_missing
-from .operators import scalar_decay
+from .scalar_operator import scalar_decay
 
 _CHUNK = 64
 _DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded

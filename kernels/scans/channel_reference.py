@@ -7,11 +7,10 @@ from torch import Tensor
 
 import dsf
 from dsf.coupling import OuterCoupling
+from dsf.kernels.shapes import windows
 from dsf.state import State
 from dsf.structure import Scalar
 from dsf.system import System
-
-from .shapes import windows
 
 
 def forward(a: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .scan_reference import run
+from dsf.kernels.shapes import windows
+
+from .channel_reference import run
 from .selective import STEPS, room
-from .shapes import windows
 
 _STRETCH = 16 * STEPS  # states of so many steps are in memory at once
 

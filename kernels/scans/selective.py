@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
+from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
-
-from .contract import Kernel, Program, Tile
-from .shapes import Packing
 
 CODE = "dsf.kernels.triton_code.selective"
 STEPS = 16  # of a tile: a state is kept before each

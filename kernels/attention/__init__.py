@@ -1,0 +1,1 @@
+"""Kernels of attention in tiles: softmax, sigmoid and softplus, and neighborhoods of several axes."""

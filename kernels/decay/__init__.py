@@ -1,0 +1,1 @@
+"""Kernels of decays in chunks: scalar and per key."""

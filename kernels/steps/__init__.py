@@ -1,0 +1,1 @@
+"""Kernels of one step of decoding, with the state updated in place."""
