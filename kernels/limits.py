@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dsf.errors import Refusal, Refused
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -32,3 +34,19 @@ def nearest(capability: tuple[int, int]) -> int:
     if found >= 120:  # consumer devices: little shared memory and no tensor memory
         return 80
     return max((each for each in LIMITS if each <= found), default=min(LIMITS))
+
+
+MOST = 65_535  # blocks along the second and third axis of a grid, on every CUDA device
+
+
+def blocks(tiles: int, heads: int, sequences: int) -> tuple[int, int, int]:
+    """A grid of tiles × heads × sequences; raises `Refused` where a device has no such grid.
+
+    >>> blocks(2, 3, 4)
+    (2, 3, 4)
+    """
+    for name, count in (("heads", heads), ("sequences", sequences)):
+        if count > MOST:
+            reason = f"one launch has at most {MOST} {name}; got {count}."
+            raise Refused(Refusal("kernels", reason, "Run them in parts."))
+    return tiles, heads, sequences

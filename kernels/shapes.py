@@ -35,6 +35,13 @@ class Packing:
             raise InvalidInput("`starts` must not fall")
         return cls(len(at) - 1, q.shape[1], at.to(q.device).contiguous())
 
+    @property
+    def longest(self) -> int:
+        """The steps of the longest sequence."""
+        if self.starts is None:
+            return self.length
+        return int(self.starts.diff().max()) if self.sequences else 0
+
     def sum_of_later(self, x: Tensor) -> Tensor:
         """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
         later = x.flip(1).cumsum(1).flip(1)

@@ -297,7 +297,7 @@ from dsf.kernels.decay.scalar import PROGRAMS
 from dsf.kernels.compiling import compiled
 from dsf.kernels.contract import Tile
 sizes = {"K": 128, "V": 128, "C": 128, "BK": 128, "BV": 128, "KT": 1, "PRECISION": "ieee"}
-found = compiled(PROGRAMS[0], Tile(sizes, 4), "bfloat16", 80)
+found = compiled(PROGRAMS["forward"], Tile(sizes, 4), "bfloat16", 80)
 print(found.faults(80))
 """
     found = apart("-c", code, interpret=False)

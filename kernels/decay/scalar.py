@@ -6,50 +6,45 @@ Lightning attention, SSD and the stabilised mLSTM are of this form.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.limits import nearest
+from dsf.kernels.limits import blocks, nearest
 from dsf.kernels.shapes import Packing, checked_decay, shared
 from dsf.registry import resolve
 
 from .gates import of_gates
+from .segments import BLOCK, CARRY, Segments, multiprocessors_of, steps_of_segment
 
 CODE = "dsf.kernels.triton_code.chunk_decay"
 _DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}
-_HEADS = ("heads", "q_heads", "k_heads", "v_heads")
-_FLAGS = {"PACKED": 1, "UPCAST": 0}
+_RESULTS = {"o": "data", "final": "fp32", "decays": "fp32"}
+_BACKWARD = {"do": "data"} | dict.fromkeys(("dfinal", "dq", "dk", "dv", "dstate"), "fp32")
 
-PROGRAMS = (
-    Program(
-        f"{CODE}:forward",
-        _DATA | {"o": "data", "final": "fp32"},
-        ("length", *_HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_reads",
-        {name: kind for name, kind in _DATA.items() if name != "q"} | {"do": "data", "dq": "fp32"},
-        ("length", "heads", "k_heads", "v_heads"),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_writes",
-        {name: kind for name, kind in _DATA.items() if name != "state"}
-        | {"do": "data", "dfinal": "fp32", "dk": "fp32", "dv": "fp32", "dstate": "fp32"},
-        ("length", *_HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
+
+def _program(name: str, pointers: str, *heads: str, left_out: str = "") -> Program:
+    """A program by the names of its pointers, and of those that share heads."""
+    kinds = _DATA | _RESULTS | _BACKWARD | dict.fromkeys(left_out.split(), "none")
+    own = {each: kinds[each] for each in f"{pointers} {left_out} starts".split()}
+    counts = ("length", "heads", *(f"{each}_heads" for each in heads))
+    scale = () if name == "local_states" else ("scale",)
+    return Program(f"{CODE}:{name}", own, counts, scale, {"PACKED": 1, "UPCAST": 0})
+
+
+_ALL = (
+    _program("forward", "q k v g state o final", "q", "k", "v", left_out="decays"),
+    _program("backward_of_reads", "k v g state do dq", "k", "v"),
+    _program("backward_of_writes", "q k v g do dfinal dk dv dstate", "q", "k", "v"),
+    _program("local_states", "k v g final decays", "k", "v"),
+    _program("local_gradients", "q g do dstate", "q"),
 )
+PROGRAMS = {program.name: program for program in _ALL}
 
-
-_NAMES = ("forward", "backward_of_reads", "backward_of_writes")
+# Which tile a program has: what adds up states alone has that of the program which it leaves things out of.
+_PLACES = dict(zip(PROGRAMS, (0, 1, 2, 0, 2), strict=True))
 
 # (steps, values, warps) of each program, by architecture and tile of keys: the largest without a spill
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
@@ -66,20 +61,23 @@ _WIDE = {
     90: ((16, 32, 8), (32, 32, 8), (16, 32, 8)),
     100: ((32, 16, 8), (32, 32, 8), (16, 32, 8)),
 }
-_EXACT = {(80, "backward_of_writes")}
+_EXACT = {(80, 2)}
 
 
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
-    values, place, wide = values or keys, _NAMES.index(program.name), dtype == "float32"
+    values = values or keys
+    if program is CARRY:
+        return Tile({"SIZE": keys * values, "BC": BLOCK}, products=False)
+    place, wide = _PLACES[program.name], dtype == "float32"
     of_keys = min(_power(keys), 64 if wide else 128)
     if wide:
         chunk, of_values, warps = _WIDE[architecture][place]
     else:
         chunk, of_values, warps = _HALF[architecture][64 if of_keys <= 64 else 128][place]
-    exact = wide and (architecture, program.name) in _EXACT
+    exact = wide and (architecture, place) in _EXACT
     constants = {
         "K": keys,
         "V": values,
@@ -102,7 +100,7 @@ KERNEL = Kernel(
     title="Chunks of scalar decay, the state in registers",
     admits="Λ is Identity or Scalar, real and not negative; read after the update",
     form="chunkwise",
-    programs=PROGRAMS,
+    programs=(*_ALL, CARRY),
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), chunkwise form; Qin et al. 2024 (arXiv 2401.04658)",
 )
@@ -152,24 +150,23 @@ class Quantities:
     def heads(self) -> int:
         return self.g.shape[2]
 
-    def launch(self, place: int, tile: Tile, upcast: bool, *pointers: Tensor) -> None:
-        """Run a program over (tiles of the state, sequences · heads)."""
-        program = resolve(PROGRAMS[place].function)
-        present = {"q": self.q, "k": self.k, "v": self.v}
-        counts = [x.shape[2] for n, x in present.items() if f"{n}_heads" in program.arg_names]
-        grid = (
-            int(tile.constants["KT"]) * parts(self.v, tile),
-            self.packing.sequences * self.heads,
-        )
+    def launch(self, name: str, upcast: bool, **results: Tensor | None) -> None:
+        """Run a program over tiles of the state, heads and sequences; its other arguments are named."""
+        tile = self.tile(name)
+        grid = blocks(tiles(self.v, tile), self.heads, self.packing.sequences)
         if 0 in grid:
             return
+        program = resolve(PROGRAMS[name].function)
+        tokens = {"q": self.q, "k": self.k, "v": self.v}
+        given = {
+            **tokens,
+            **{f"{each}_heads": x.shape[2] for each, x in tokens.items()},
+            **{"g": self.g, "state": self.state, "scale": self.scale, "heads": self.heads},
+            **{"starts": self.packing.starts, "length": self.packing.length},
+            **results,
+        }
         program[grid](
-            *pointers,
-            self.packing.starts,
-            self.packing.length,
-            self.heads,
-            *counts,
-            self.scale,
+            **{each: given[each] for each in program.arg_names if each in given},
             PACKED=self.packing.starts is not None,
             UPCAST=upcast,
             num_warps=tile.warps,
@@ -177,13 +174,32 @@ class Quantities:
             **tile.constants,
         )
 
-    def tile(self, place: int) -> Tile:
+    def tile(self, name: str) -> Tile:
         """The tile of a program on this device; the H100's where there is none (interpreted)."""
         architecture = 90
         if self.v.is_cuda:
             architecture = nearest(torch.cuda.get_device_capability(self.v.device))
         dtype = str(self.v.dtype).removeprefix("torch.")
-        return tile_for(PROGRAMS[place], dtype, self.q.shape[-1], architecture, self.v.shape[-1])
+        return tile_for(PROGRAMS[name], dtype, self.q.shape[-1], architecture, self.v.shape[-1])
+
+    def cut(self, name: str, steps: int | None) -> Segments | None:
+        """Segments of so many steps, or as `steps_of_segment` has them for a program; None for one walk."""
+        longest, device = self.packing.longest, self.v.device
+        if steps is None:
+            full = -(-self.v.shape[0] * self.v.shape[1] // max(1, longest))
+            walks = full * self.heads * tiles(self.v, self.tile(name))
+            steps = steps_of_segment(walks, longest, multiprocessors_of(device))
+        return Segments.of(self.packing, steps, device) if steps < longest else None
+
+    def over(self, segments: Segments, upcast: bool) -> tuple[Quantities, Tensor]:
+        """The same tokens as segments, each with its own initial state; and the segments' decays."""
+        count = segments.packing.sequences
+        states = self.state.new_empty(count, *self.state.shape[1:])
+        decays = self.g.new_empty(count, self.heads)
+        cut = replace(self, packing=segments.packing, state=states)
+        cut.launch("local_states", upcast, final=states, decays=decays)
+        segments.carry(states, decays, self.state)
+        return cut, decays
 
 
 def parts(v: Tensor, tile: Tile) -> int:
@@ -191,20 +207,38 @@ def parts(v: Tensor, tile: Tile) -> int:
     return -(-v.shape[-1] // int(tile.constants["BV"]))
 
 
-def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
-    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
-    tile = x.tile(0)
-    pieces, values = int(tile.constants["KT"]), x.v.shape[-1]
+def tiles(v: Tensor, tile: Tile) -> int:
+    """How many tiles a state makes."""
+    return int(tile.constants["KT"]) * parts(v, tile)
+
+
+def forward(
+    x: Quantities, *, upcast: bool = False, steps: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32.
+
+    `steps` cuts time in segments of so many, whatever the device.
+    """
+    segments = x.cut("forward", steps)
+    walks = x if segments is None else x.over(segments, upcast)[0]
+    pieces, values = int(x.tile("forward").constants["KT"]), x.v.shape[-1]
     lead = (*x.v.shape[:2], x.heads)
     dtype = x.v.dtype if pieces == 1 else torch.float32
     o = x.v.new_empty(*lead, pieces, values, dtype=dtype)
-    final = torch.empty_like(x.state)
-    x.launch(0, tile, upcast, x.q, x.k, x.v, x.g, x.state, o, final)
+    final = torch.empty_like(walks.state)
+    walks.launch("forward", upcast, o=o, final=final, decays=None)
+    final = final if segments is None else segments.last(final)
     return (o[..., 0, :] if pieces == 1 else o.sum(3).to(x.v.dtype)), final
 
 
 def backward(
-    x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
+    x: Quantities,
+    do: Tensor,
+    dfinal: Tensor,
+    final: Tensor,
+    *,
+    upcast: bool = False,
+    steps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g and the initial state, for those of the outputs and final states.
 
@@ -212,12 +246,20 @@ def backward(
     """
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
     lead, (keys, values) = (*x.q.shape[:2], x.heads), (x.q.shape[-1], x.v.shape[-1])
-    reads, writes = x.tile(1), x.tile(2)
+    reads, writes = x.tile("backward_of_reads"), x.tile("backward_of_writes")
     new = x.g.new_empty
     dq, dk = new(*lead, parts(x.v, reads), keys), new(*lead, parts(x.v, writes), keys)
-    dv, dstate = new(*lead, int(writes.constants["KT"]), values), torch.empty_like(x.state)
-    x.launch(1, reads, upcast, x.k, x.v, x.g, x.state, do, dq)
-    x.launch(2, writes, upcast, x.q, x.k, x.v, x.g, do, dfinal, dk, dv, dstate)
+    dv = new(*lead, int(writes.constants["KT"]), values)
+    walks, last, segments = x, dfinal, x.cut("backward_of_writes", steps)
+    if segments is not None:
+        walks, decays = x.over(segments, upcast)
+        last = torch.empty_like(walks.state)
+        walks.launch("local_gradients", upcast, do=do, dstate=last)
+        segments.carry(last, decays, dfinal, reverse=True)
+    dstate = torch.empty_like(walks.state)
+    walks.launch("backward_of_reads", upcast, do=do, dq=dq)
+    walks.launch("backward_of_writes", upcast, do=do, dfinal=last, dk=dk, dv=dv, dstate=dstate)
+    dstate = dstate if segments is None else segments.first(dstate)
     dq, dk, dv = dq.sum(3), dk.sum(3), dv.sum(3)
     inner = (dfinal.double() * final.double()).sum((-1, -2))
     dg = of_gates(x.q, x.k, dq, dk, x.g, inner, x.packing)

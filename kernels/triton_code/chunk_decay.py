@@ -1,7 +1,9 @@
 """The chunk kernel of scalar decay: one program per sequence, head and tile of the state walks the chunks.
 
 With M_ij = Π_{l=j+1..i} a_l in the chunk, c_i = Π_{l≤i} a_l, e_i = Π_{l>i} a_l, S the state before it:
-Y = s (QKᵀ ∘ M) V + s c ∘ (Q S), S' = c_C S + Kᵀ (e ∘ V). The state stays in registers.
+Y = s (QKᵀ ∘ M) V + s c ∘ (Q S), S' = c_C S + Kᵀ (e ∘ V). The state stays in registers. A sequence may be cut in
+segments, packed one after the other: `local_states` and `local_gradients` say what each adds, `carry.over` brings
+the states over the segments, and the other programs walk each of them from its own.
 """
 
 import triton
@@ -13,36 +15,56 @@ from .memory import column, matrix, place, put, put_matrix, tile
 
 @triton.jit
 def forward(
-    q, k, v, g, state, o, final, starts,
+    q, k, v, g, state, o, final, decays, starts,
     length, heads, q_heads, k_heads, v_heads, scale,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Outputs of all steps and the final state."""
+    """Outputs of all steps and the final state; what is None is left out, and the state is zero."""
     key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
-    sequence, head = index // heads, index % heads
-    q_head, k_head = head * q_heads // heads, head * k_heads // heads
-    v_head = head * v_heads // heads
+    head, sequence = tl.program_id(1), tl.program_id(2)
+    index = sequence * heads + head
+    k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
-    S = matrix(state, index, keys, values, K, V)
+    S = tl.zeros((BK, BV), tl.float32)
+    if state is not None:
+        S = matrix(state, index, keys, values, K, V)
+    decay = 1.0
     for at in range(0, steps, C):
         rows = at + tl.arange(0, C)
-        Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
         U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
         logs = column(g, first, rows, steps, heads, head)
         high, low, zeros = prefix(logs)
         whole, all_zeros = total(logs)
-        P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * between(high, low, zeros, rows)
-        Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION)
-        Y = Y * from_start(high, low, zeros)[:, None]
-        Y += tl.dot(P.to(U.dtype), U, input_precision=PRECISION)
-        put(o, Y * scale, first, rows, steps, heads * KT, head * KT + key_part, values, V)
+        if o is not None:
+            q_head = head * q_heads // heads
+            Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
+            P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * between(high, low, zeros, rows)
+            Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION)
+            Y = Y * from_start(high, low, zeros)[:, None]
+            Y += tl.dot(P.to(U.dtype), U, input_precision=PRECISION)
+            put(o, Y * scale, first, rows, steps, heads * KT, head * KT + key_part, values, V)
         late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
         S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
+        decay = decay * of_chunk(whole, all_zeros)
     put_matrix(final, S, index, keys, values, K, V)
+    if decays is not None:
+        tl.store(decays + index, decay, mask=tl.program_id(0) == 0)
+
+
+@triton.jit
+def local_states(
+    k, v, g, final, decays, starts, length, heads, k_heads, v_heads,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
+    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What a segment adds to the state, and its whole decay: `forward` from zero, without outputs."""
+    forward(
+        None, k, v, g, None, None, final, decays, starts,
+        length, heads, heads, k_heads, v_heads, 1.0, K, V, C, BK, BV, KT, PACKED, UPCAST, PRECISION,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -53,14 +75,14 @@ def backward_of_reads(
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ = s ((dO Vᵀ) ∘ M) K + s c ∘ (dO Sᵀ); the states are made again."""
+    value_parts: tl.constexpr = (V + BV - 1) // BV
     key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
-    sequence, head = index // heads, index % heads
+    head, sequence = tl.program_id(1), tl.program_id(2)
+    index = sequence * heads + head
     k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
     for at in range(0, steps, C):
         rows = at + tl.arange(0, C)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
@@ -73,17 +95,8 @@ def backward_of_reads(
         D = tl.dot(G, tl.trans(S.to(G.dtype)), input_precision=PRECISION)
         D = D * from_start(high, low, zeros)[:, None]
         D += tl.dot(R.to(W.dtype), W, input_precision=PRECISION)
-        put(
-            dq,
-            D * scale,
-            first,
-            rows,
-            steps,
-            heads * value_parts,
-            head * value_parts + value_part,
-            keys,
-            K,
-        )
+        of_value, all_values = head * value_parts + value_part, heads * value_parts
+        put(dq, D * scale, first, rows, steps, all_values, of_value, keys, K)
         late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
         S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
 
@@ -98,47 +111,55 @@ def backward_of_writes(
     """From the last chunk to the first, with the gradient dS of the state after each chunk:
 
     dK = s ((dO Vᵀ) ∘ M)ᵀ Q + e ∘ (V dSᵀ), dV = s ((QKᵀ) ∘ M)ᵀ dO + e ∘ (K dS), dS ← c_C dS + s Qᵀ (c ∘ dO).
+    What is None is left out, and the gradient of the final state is zero.
     """
+    value_parts: tl.constexpr = (V + BV - 1) // BV
     key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
-    sequence, head = index // heads, index % heads
-    q_head, k_head = head * q_heads // heads, head * k_heads // heads
-    v_head = head * v_heads // heads
+    head, sequence = tl.program_id(1), tl.program_id(2)
+    index = sequence * heads + head
+    q_head = head * q_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
-    dS = matrix(dfinal, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
+    dS = tl.zeros((BK, BV), tl.float32)
+    if dfinal is not None:
+        dS = matrix(dfinal, index, keys, values, K, V)
     chunks = (steps + C - 1) // C
     for turn in range(0, chunks):
         rows = (chunks - 1 - turn) * C + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
-        W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
-        U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
         G = tile(do, first, rows, steps, heads, head, values, V, UPCAST)
         logs = column(g, first, rows, steps, heads, head)
         high, low, zeros = prefix(logs)
         whole, all_zeros = total(logs)
-        M = between(high, low, zeros, rows)
-        late = to_end(high, low, zeros, whole, all_zeros)[:, None]
-        P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * M * scale
-        R = tl.dot(G, tl.trans(U), input_precision=PRECISION) * M * scale
-        near = dS.to(Q.dtype)
-        dW = tl.dot(U, tl.trans(near), input_precision=PRECISION) * late
-        dW += tl.dot(tl.trans(R.to(Q.dtype)), Q, input_precision=PRECISION)
-        put(
-            dk,
-            dW,
-            first,
-            rows,
-            steps,
-            heads * value_parts,
-            head * value_parts + value_part,
-            keys,
-            K,
-        )
-        dU = tl.dot(W, near, input_precision=PRECISION) * late
-        dU += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION)
-        put(dv, dU, first, rows, steps, heads * KT, head * KT + key_part, values, V)
+        if dk is not None:
+            k_head, v_head = head * k_heads // heads, head * v_heads // heads
+            W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
+            U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
+            M = between(high, low, zeros, rows)
+            late = to_end(high, low, zeros, whole, all_zeros)[:, None]
+            P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * M * scale
+            R = tl.dot(G, tl.trans(U), input_precision=PRECISION) * M * scale
+            near = dS.to(Q.dtype)
+            dW = tl.dot(U, tl.trans(near), input_precision=PRECISION) * late
+            dW += tl.dot(tl.trans(R.to(Q.dtype)), Q, input_precision=PRECISION)
+            of_value, all_values = head * value_parts + value_part, heads * value_parts
+            put(dk, dW, first, rows, steps, all_values, of_value, keys, K)
+            dU = tl.dot(W, near, input_precision=PRECISION) * late
+            dU += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION)
+            put(dv, dU, first, rows, steps, heads * KT, head * KT + key_part, values, V)
         early = (G.to(tl.float32) * (from_start(high, low, zeros) * scale)[:, None]).to(G.dtype)
         dS = dS * of_chunk(whole, all_zeros) + tl.dot(tl.trans(Q), early, input_precision=PRECISION)
     put_matrix(dstate, dS, index, keys, values, K, V)
+
+
+@triton.jit
+def local_gradients(
+    q, g, do, dstate, starts, length, heads, q_heads, scale,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
+    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What a segment's reads add to the gradient of the state before it: `backward_of_writes` from zero."""
+    backward_of_writes(
+        q, None, None, g, do, None, None, None, dstate, starts,
+        length, heads, q_heads, heads, heads, scale, K, V, C, BK, BV, KT, PACKED, UPCAST, PRECISION,
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from dsf.forms.bounds import error_bound
 from dsf.kernels.decay import scalar
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.shapes import repeated
+from dsf.kernels.triton_code import carry
 from dsf.kernels.triton_code import chunk_decay as code
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
 from dsf.state import State
@@ -41,6 +42,7 @@ class Row:
     gates: float = 1.0  # the size of log-decays
     zero: bool = False  # some decays are exact zeros
     scale: float = 0.5
+    segment: int | None = None  # steps that are walked at once, where time is cut
 
 
 ROWS = (
@@ -61,6 +63,24 @@ ROWS = (
     Row("bfloat16", dtype=torch.bfloat16, length=70),
     Row("bfloat16, several tiles of keys", dtype=torch.bfloat16, keys=130, heads=(1, 1, 1, 1)),
 )  # fmt: skip
+
+CUT = {
+    "odd length": 16,
+    "no step": 16,
+    "heads that are not powers of two": 7,
+    "several tiles of keys and of values": 16,
+    "one key for four heads": 8,
+    "packed, one empty": 8,
+    "huge gates": 8,
+    "exact zeros": 16,
+    "float16": 32,
+    "bfloat16": 64,
+}
+IN_SEGMENTS = tuple(
+    replace(row, name=f"{row.name}, in segments", segment=CUT[row.name])
+    for row in ROWS
+    if row.name in CUT
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +151,10 @@ class Stored(ScalarDecay):
 
 def launched(case: Case) -> tuple[Tensor, ...]:
     """Outputs, final states and the five gradients, as the programs compute them."""
-    x, narrow = case.quantities, case.row.dtype == torch.bfloat16
-    o, final = scalar.forward(x, upcast=narrow)
-    return o, final, *scalar.backward(x, case.do, case.dfinal, final, upcast=narrow)
+    x = case.quantities
+    how = {"upcast": case.row.dtype == torch.bfloat16, "steps": case.row.segment}
+    o, final = scalar.forward(x, **how)
+    return o, final, *scalar.backward(x, case.do, case.dfinal, final, **how)
 
 
 def law_within_bounds(row: Row) -> None:
@@ -190,7 +211,7 @@ def law_within_bounds(row: Row) -> None:
         require_within(found, exactly, about + rounded, f"gradient of {name}")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS + IN_SEGMENTS, ids=lambda row: row.name)
 def test_within_bounds_of_the_recurrence(row: Row) -> None:
     law_within_bounds(row)
 
@@ -279,6 +300,39 @@ def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
     monkeypatch.setattr(code, name.partition(",")[0], bug)
     with pytest.raises(BoundExceeded):
         law_within_bounds(row)
+
+
+@triton.jit
+def without_decay(
+    states, decays, given, segments, heads,
+    SIZE: tl.constexpr, BC: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
+    head, sequence, cells = tl.program_id(1), tl.program_id(2), tl.arange(0, BC)
+    first, stop = tl.load(segments + sequence), tl.load(segments + sequence + 1)
+    own = given + (sequence * heads + head) * SIZE + cells
+    S = tl.load(own, mask=cells < SIZE, other=0.0)
+    for turn in range(first, stop):
+        at = stop - 1 - (turn - first) if REVERSE else turn
+        where = states + (at * heads + head) * SIZE + cells
+        added = tl.load(where, mask=cells < SIZE, other=0.0)
+        tl.store(where, S, mask=cells < SIZE)
+        S += added
+
+
+@triton.jit
+def not_carried(
+    states, decays, given, segments, heads,
+    SIZE: tl.constexpr, BC: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
+    pass
+
+
+@pytest.mark.parametrize("name", ["packed, one empty", "exact zeros"])
+def test_planted_bugs_of_segments_are_caught(name: str, monkeypatch) -> None:
+    for bug in (without_decay, not_carried):
+        monkeypatch.setattr(carry, "over", bug)
+        with pytest.raises(BoundExceeded):
+            law_within_bounds(next(r for r in IN_SEGMENTS if r.name == f"{name}, in segments"))
 
 
 def _wrong_order(q, k, dq, dk, g, last, packing):
