@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from stepping import FAMILIES, Row, Steps, drawn, law_steps_are_the_run, stepped
+from stepping import (
+    FAMILIES,
+    Row,
+    Steps,
+    drawn,
+    law_micro_steps_are_steps,
+    law_steps_are_the_run,
+    stepped,
+)
 from torch import Tensor
 
 import dsf
@@ -61,7 +69,7 @@ ROWS = (
     Row("huge gates", "gla", gates=300.0),
     Row("huge gates of the mlstm", "mlstm", gates=100.0),
     Row("exact zeros", "kda", zero=True),
-    Row("forget gates that are zero", "mlstm", zero=True),
+    Row("gates of the mlstm that are zero", "mlstm", zero=True, length=6),
     Row("three groups", "s6", heads=(2, 2, 3, 2)),
 )
 
@@ -69,6 +77,10 @@ ROWS = (
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_steps_are_the_run(row: Row) -> None:
     law_steps_are_the_run(row)
+
+
+def test_micro_steps_are_steps() -> None:
+    law_micro_steps_are_steps()
 
 
 def test_a_step_too_many_is_caught(monkeypatch) -> None:

@@ -193,10 +193,11 @@ def launch(x: Token) -> Tensor:
     """Outputs (B, H, V) in the type of v; the states of the slots are changed."""
     (B, _, keys), values, o = x.q.shape, x.v.shape[-1], x.output()
     tile = tile_for(_MATRIX, "float32", keys, 90, values, B * x.heads)
-    grid = (-(-values // int(tile.constants["BV"])), B * x.heads)
-    if 0 in grid:
+    # One axis, since the others of a grid end at 65535.
+    programs = -(-values // int(tile.constants["BV"])) * B * x.heads
+    if not programs:
         return o
-    resolve(_MATRIX.function)[grid](
+    resolve(_MATRIX.function)[(programs,)](
         *map(contiguous, (x.q, x.k, x.v, x.g, x.beta, x.left, x.right, x.bonus, x.divisor)),
         x.state, contiguous(x.slots), o,
         x.state.shape[0], x.state.stride(0), x.heads, x.q.shape[1], x.k.shape[1], x.v.shape[1], x.scale,

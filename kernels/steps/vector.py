@@ -37,12 +37,26 @@ SELECTIVE = Program(
 )
 
 
-def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
-    """256 channels of a vector, or some channels of `size` states N each: fewer where N is large."""
+_TILE = 2048  # states of one tile: 16 a thread
+_ENOUGH = 256  # programs that fill a device, about two per multiprocessor
+
+
+def tile_for(
+    program: Program, dtype: str, size: int, architecture: int, channels: int | None = None
+) -> Tile:
+    """256 channels of a vector, or some channels of `size` states N each: fewer where N is large.
+
+    Fewer too where there are few `channels`, of all sequences together.
+    """
     if program.function != SELECTIVE.function:
         return Tile({"BC": 256}, 2, products=False)
     wide = 1 << max(0, size - 1).bit_length()
-    return Tile({"N": size, "BN": wide, "BD": max(1, min(128, 2048 // wide))}, 4, products=False)
+    own = max(1, min(128, _TILE // wide))
+    if channels is not None:
+        while own > 1 and own * wide > _TILE // 4 and channels < _ENOUGH * own:
+            own //= 2
+    warps = min(4, max(1, own * wide // 512))
+    return Tile({"N": size, "BN": wide, "BD": own}, warps, products=False)
 
 
 SCAN_STEP = Kernel(
@@ -147,7 +161,7 @@ def launch_scan(q: Gated) -> Tensor:
     h, whole = q.output(), q.a.is_complex()
     (B, D), program = q.a.shape, COMPLEX_SCAN if whole else SCAN
     tile = tile_for(program, "float32", D, 90)
-    grid = (-(-D // int(tile.constants["BC"])), B)
+    grid = (B, -(-D // int(tile.constants["BC"])))
     if 0 in grid:
         return h
     tensors = (q.a.contiguous(), q.b.contiguous(), q.state, contiguous(q.slots), h)
@@ -169,8 +183,8 @@ def launch_scan(q: Gated) -> Tensor:
 def launch_selective(q: Selective) -> Tensor:
     """Outputs (B, D) in the type of x; the states of the slots are changed."""
     y, (B, D), N = q.output(), q.x.shape, q.A.shape[1]
-    tile = tile_for(SELECTIVE, "float32", N, 90)
-    grid = (-(-(D // q.groups) // int(tile.constants["BD"])), q.groups, B)
+    tile = tile_for(SELECTIVE, "float32", N, 90, B * D)
+    grid = (B, -(-(D // q.groups) // int(tile.constants["BD"])), q.groups)
     if 0 in grid:
         return y
     given = (q.x, q.delta, q.A.float(), q.b, q.c, q.skip)

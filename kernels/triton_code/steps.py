@@ -103,8 +103,9 @@ def matrix_step(
     R: tl.constexpr, GATE: tl.constexpr, ERASE: tl.constexpr, BEFORE: tl.constexpr,
 ):  # fmt: skip
     """One token of every sequence: its state in a cache of `rows`, `stride` numbers apart, and its output."""
-    values, keys = tl.program_id(0) * BV + tl.arange(0, BV), tl.arange(0, BK)
-    index = tl.program_id(1)
+    parts: tl.constexpr = tl.cdiv(V, BV)
+    index, keys = tl.program_id(0) // parts, tl.arange(0, BK)
+    values = tl.program_id(0) % parts * BV + tl.arange(0, BV)
     sequence, head = index // heads, index % heads
     slot = slot_of(slots, sequence)
     Y = tl.zeros((BV,), tl.float32) + resting(slot)

@@ -16,8 +16,8 @@ def scan_step(
     BC: tl.constexpr, COMPLEX: tl.constexpr,
 ):  # fmt: skip
     """h ← a h + b for every channel; pointers are to pairs (real, imaginary) where it is `COMPLEX`."""
-    channels = tl.program_id(0) * BC + tl.arange(0, BC)
-    sequence = tl.program_id(1).to(tl.int64)
+    channels = tl.program_id(1) * BC + tl.arange(0, BC)
+    sequence = tl.program_id(0).to(tl.int64)
     slot, row = slot_of(slots, sequence), tl.arange(0, 1)
     cache = state + slot * stride
     if (slot >= 0) & (slot < rows):
@@ -57,9 +57,9 @@ def selective_step(
     N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """h ← e^{ΔA} h + Δ b x per channel and state, y = Σ_n c h + D x."""
-    group, sequence = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    group, sequence = tl.program_id(2), tl.program_id(0).to(tl.int64)
     own = size // groups
-    within = tl.program_id(0) * BD + tl.arange(0, BD)
+    within = tl.program_id(1) * BD + tl.arange(0, BD)
     channels, known = group * own + within, within < own
     states = tl.arange(0, BN)
     few = states < N

@@ -10,7 +10,15 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from stepping import FAMILIES, Row, Steps, drawn, law_steps_are_the_run, stepped
+from stepping import (
+    FAMILIES,
+    Row,
+    Steps,
+    drawn,
+    law_micro_steps_are_steps,
+    law_steps_are_the_run,
+    stepped,
+)
 
 from dsf.forms.bounds import error_bound
 from dsf.kernels import decay_step, delta_step, scan_step, selective_step
@@ -57,7 +65,7 @@ ROWS = (
     Row("huge gates of the mlstm", "mlstm", gates=100.0),
     Row("exact zeros", "kda", zero=True),
     Row("exact zeros of a scalar", "ssd", zero=True),
-    Row("forget gates that are zero", "mlstm", zero=True),
+    Row("gates of the mlstm that are zero", "mlstm", zero=True, length=6),
     *(
         Row(f"{name} in {str(dtype)[6:]}", name, dtype=dtype, batch=1, length=3)
         for name in ("rwkv6", "delta product", "dplr", "mlstm", "scan", "s6")
@@ -72,6 +80,10 @@ ROWS = (
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_steps_are_the_run(row: Row) -> None:
     law_steps_are_the_run(row)
+
+
+def test_micro_steps_are_steps() -> None:
+    law_micro_steps_are_steps()
 
 
 def test_mlstm_in_sixty_digits() -> None:

@@ -151,6 +151,14 @@ def _draw_dplr(d: Draw) -> Quantities:
     }
 
 
+def _draw_mlstm(d: Draw) -> Quantities:
+    H = d.row.heads[0]
+    i = 3 * d.row.gates * d.normal(*d.lead, H)
+    if d.row.zero:
+        i = torch.where(d.uniform(*i.shape) < 0.5, -torch.inf, i)
+    return d.tokens() | {"i": i, "f": d.logs(H)}
+
+
 def _mlstm(x: Quantities) -> System:
     """The mixer divides k by √K; here the caller does."""
     return mlstm(x["q"], x["k"] * x["k"].shape[-1] ** 0.5, x["i"], x["f"], forget="exp")
@@ -250,8 +258,7 @@ FAMILIES = {
     ),
     "dplr": Family(_draw_dplr, _dplr, _by_dplr),
     "mlstm": Family(
-        lambda d: d.tokens()
-        | {"i": 3 * d.row.gates * d.normal(*d.lead, d.row.heads[0]), "f": d.logs(d.row.heads[0])},
+        _draw_mlstm,
         _mlstm,
         _step_mlstm,
         kind="mlstm",
@@ -398,6 +405,20 @@ def _largest(x: Tensor) -> float:
     """The largest finite |x|, 0 where there is none."""
     finite = x[x.isfinite()].abs()
     return float(finite.max()) if finite.numel() else 0.0
+
+
+def law_micro_steps_are_steps() -> None:
+    """A token of several micro-steps is as many tokens, of which the first decays; bit for bit."""
+    draw = Draw(Row("micro-steps", "delta product", length=1, heads=(2, 1, 2, 1)))
+    x = {name: value[:, 0] for name, value in draw.tokens(unit=True, turns=(3,)).items()}
+    beta, g = draw.uniform(2, 2, 3), -draw.uniform(2, 2, 5)
+    one = draw.normal(2, 2, 5, 6)
+    other = one.clone()
+    y = delta_step(one, x["q"], x["k"], x["v"], beta, g)
+    for turn in range(3):
+        key, value = x["k"][:, :, turn], x["v"][:, :, turn]
+        last = delta_step(other, x["q"], key, value, beta[..., turn], None if turn else g)
+    assert torch.equal(one, other) and torch.equal(y, last)
 
 
 def _like_outputs(case: Case, x: Tensor) -> Tensor:
