@@ -37,7 +37,7 @@ SELECTIVE = Program(
 )
 
 
-_TILE = 2048  # states of one tile: 16 a thread
+_TILE = 1024  # states of one tile: 8 a thread
 _ENOUGH = 256  # programs that fill a device, about two per multiprocessor
 
 
@@ -53,9 +53,9 @@ def tile_for(
     wide = 1 << max(0, size - 1).bit_length()
     own = max(1, min(128, _TILE // wide))
     if channels is not None:
-        while own > 1 and own * wide > _TILE // 4 and channels < _ENOUGH * own:
+        while own > 1 and own * wide > _TILE // 2 and channels < _ENOUGH * own:
             own //= 2
-    warps = min(4, max(1, own * wide // 512))
+    warps = min(4, max(1, own * wide // 256))
     return Tile({"N": size, "BN": wide, "BD": own}, warps, products=False)
 
 

@@ -10,15 +10,8 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from stepping import (
-    FAMILIES,
-    Row,
-    Steps,
-    drawn,
-    law_micro_steps_are_steps,
-    law_steps_are_the_run,
-    stepped,
-)
+from step_families import FAMILIES, Row
+from stepping import Steps, drawn, law_micro_steps_are_steps, law_steps_are_the_run, stepped
 
 from dsf.forms.bounds import error_bound
 from dsf.kernels import decay_step, delta_step, scan_step, selective_step
