@@ -6,3 +6,10 @@ if __name__ != "dsf.kernels":
 from .decay.scalar_operator import scalar_decay as scalar_decay
 from .scans.channel_operator import gated_scan as gated_scan
 from .scans.selective_operator import selective_scan as selective_scan
+from .steps.cache import bytes_of_step as bytes_of_step
+from .steps.matrix_operator import decay_step as decay_step
+from .steps.matrix_operator import delta_step as delta_step
+from .steps.matrix_operator import dplr_step as dplr_step
+from .steps.mlstm_operator import mlstm_step as mlstm_step
+from .steps.vector_operator import scan_step as scan_step
+from .steps.vector_operator import selective_step as selective_step

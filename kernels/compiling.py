@@ -95,7 +95,7 @@ def _kind(program: Program, name: str, dtype: str) -> str:
     return "fp32" if name in program.floats else "constexpr"
 
 
-def _constant(program: Program, tile: Tile, name: str) -> int | str | None:
+def _constant(program: Program, tile: Tile, name: str) -> int | float | str | None:
     if name in program.pointers:
         return None
     values = {**program.flags, **tile.constants}

@@ -17,7 +17,7 @@ class Tile:
     `products` says whether matrices are multiplied by matrix instructions: not in exact float32.
     """
 
-    constants: Mapping[str, int | str]
+    constants: Mapping[str, int | float | str]
     warps: int = 4
     stages: int = 1
     products: bool = True
@@ -35,7 +35,7 @@ class Program:
 
     `function` is `"module:NAME"`; `pointers` maps its pointer arguments to "data" (of the kernel's
     type), a Triton type, or "none" where an optional one is left out; `integers` and `floats` are its
-    other arguments.
+    other arguments. `label` tells programs of one function apart.
     """
 
     function: str
@@ -43,11 +43,13 @@ class Program:
     integers: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
     flags: Mapping[str, int | str] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The name of its function."""
-        return self.function.partition(":")[2]
+        """The name of its function, and its label."""
+        own = self.function.partition(":")[2]
+        return f"{own}, {self.label}" if self.label else own
 
 
 @dataclass(frozen=True)

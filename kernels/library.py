@@ -1,13 +1,13 @@
 """One way to make an operator of torch from a kernel: CUDA and CPU apart, fake tensors, gradients.
 
-The backward is an operator of its own, `<name>_backward`. On a device without an implementation torch
-says so: nothing falls back.
+The backward is an operator of its own, `<name>_backward`; an operator that changes tensors in place has
+none. On a device without an implementation torch says so: nothing falls back.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from dsf.errors import Refusal, Refused
 
 Function = Callable[..., tuple[Tensor, ...]]
+AnyFunction = Callable[..., Tensor | tuple[Tensor, ...]]
 
 _TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
 
@@ -57,7 +58,7 @@ class Signature:
     """An operator `dsf::<name>` of `tensors`, differentiable in each, and of options like "float scale".
 
     It has `results` outputs with gradients and `hidden` ones without; the backward needs those at the
-    places `kept`.
+    places `kept`. The tensors named in `mutates` are changed in place: `define_in_place`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Signature:
     results: int = 2
     hidden: int = 0
     kept: tuple[int, ...] = ()
+    mutates: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -78,7 +80,13 @@ class Signature:
 
     @property
     def _inputs(self) -> str:
-        return ", ".join([*(f"Tensor {each}" for each in self.tensors), *self.options])
+        return ", ".join([*(f"{self._kind(each)} {each}" for each in self.tensors), *self.options])
+
+    def _kind(self, name: str) -> str:
+        """The type of an argument; one that is changed in place aliases itself alone."""
+        if name not in self.mutates:
+            return "Tensor"
+        return f"Tensor({chr(ord('a') + self.mutates.index(name))}!)"
 
     def split(self, given: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The cotangents and the inputs that a backward is given."""
@@ -93,20 +101,12 @@ def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> 
     """Make the operator; `shapes(*inputs)` gives outputs of the right sizes and types, with any content."""
     count = len(signature.tensors)
 
-    def make(name: str, schema: str, on_cuda: Function, on_cpu: Function, fake: Function) -> Any:
-        made = torch.library.custom_op(
-            f"dsf::{name}", on_cuda, mutates_args=(), device_types="cuda", schema=schema
-        )
-        made.register_kernel("cpu")(on_cpu)
-        made.register_fake(fake)
-        return made
-
     def like_the_tensors(*given: Any) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(x) for x in signature.split(given)[1][:count])
 
     name = signature.name
-    operator = make(name, signature.schema, cuda.forward, cpu.forward, shapes)
-    backward = make(
+    operator = _made(name, signature.schema, cuda.forward, cpu.forward, shapes)
+    backward = _made(
         f"{name}_backward",
         signature.schema_of_backward,
         cuda.backward,
@@ -137,6 +137,43 @@ def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> 
 
     operator.register_autograd(differentiate, setup_context=keep)
     return operator
+
+
+def define_in_place(
+    signature: Signature, *, cuda: AnyFunction, cpu: AnyFunction, shapes: AnyFunction
+) -> Callable[..., Any]:
+    """Make an operator that changes `signature.mutates` in place and has no gradient.
+
+    One result is given as a tensor, several as a tuple; none may share memory with an input.
+    """
+    return _made(signature.name, signature.schema, cuda, cpu, shapes, signature.mutates)
+
+
+def require_no_gradient(operator: str, tensors: Mapping[str, Tensor | None], instead: str) -> None:
+    """Raise `Refused` where autograd would record an operator that has no gradient."""
+    if not torch.is_grad_enabled():
+        return
+    asking = [name for name, x in tensors.items() if x is not None and x.requires_grad]
+    if asking:
+        reason = f"it changes its state in place and has no gradient, which {', '.join(asking)} would need."
+        remedy = f"Call it under torch.no_grad(), or use {instead}."
+        raise Refused(Refusal(operator, reason, remedy))
+
+
+def _made(
+    name: str,
+    schema: str,
+    on_cuda: AnyFunction,
+    on_cpu: AnyFunction,
+    fake: AnyFunction,
+    mutates: tuple[str, ...] = (),
+) -> Any:
+    made = torch.library.custom_op(
+        f"dsf::{name}", on_cuda, mutates_args=mutates, device_types="cuda", schema=schema
+    )
+    made.register_kernel("cpu")(on_cpu)
+    made.register_fake(fake)
+    return made
 
 
 def by_autograd(signature: Signature, run: Function) -> Pair:

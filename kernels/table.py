@@ -4,4 +4,7 @@ KERNELS: tuple[str, ...] = (
     "dsf.kernels.decay.scalar:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",
+    "dsf.kernels.steps.matrix:KERNEL",
+    "dsf.kernels.steps.vector:SCAN_STEP",
+    "dsf.kernels.steps.vector:SELECTIVE_STEP",
 )
