@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,20 @@ def test_whole_is_step_by_step() -> None:
     for t in range(12):
         step = flash_attention(q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1])
         require_within(step, whole[:, t : t + 1], 2 * limit.of_outputs[:, t : t + 1], "a step")
+
+
+def test_log_length_scaling_belongs_to_the_queries() -> None:
+    """LSSA: weights softplus(c log(i) q_i·k_j / √K) of a row, divided by their sum."""
+    q, k, v = drawn(20, 20, 2, 2)
+    factor = 1.7 * torch.arange(1.0, 21.0, dtype=torch.float64).log()
+    scaled = q * factor[:, None, None]
+    found = flash_attention(scaled, k, v, weight="softplus", normalised=True)
+    x = factor[:, None] * torch.einsum("bihk,bjhk->bhij", q, k) / 3**0.5
+    w = torch.log1p(x.exp()).tril()
+    exact = torch.einsum("bhij,bjhv->bihv", w / w.sum(-1, keepdim=True), v)
+    p = Problem(scaled, k, v, torch.zeros_like(found), band(20, 20, True, None), "softplus", True)
+    limit = truth(replace(p, scale=3**-0.5))
+    require_within(found, exact, 2 * limit.of_outputs, "LSSA")
 
 
 def test_extreme_scores_stay_finite() -> None:

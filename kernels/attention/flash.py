@@ -6,7 +6,8 @@ differ in a table alone (`geometry`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -27,15 +28,7 @@ CODE = "dsf.kernels.triton_code.attention"
 NAMES = ("forward", "backward_of_queries", "backward_of_keys")
 _GIVEN = dict.fromkeys("qkv", "data") | dict.fromkeys(("low", "high", "boxes"), "i32")
 _INTEGERS = (
-    "q_z",
-    "q_y",
-    "q_x",
-    "k_z",
-    "k_y",
-    "k_x",
-    "step_z",
-    "step_y",
-    "step_x",
+    *(f"{what}_{axis}" for what in ("q", "k", "step") for axis in "zyx"),
     "heads",
     "k_heads",
 )
@@ -65,20 +58,19 @@ def tile_for(
     program: Program, dtype: str, size: int, architecture: int, values: int | None = None
 ) -> Tile:
     """The tile of a program for heads of `size` channels of keys and `values` of values."""
-    values = values or size
-    rank = int(program.flags["RANK"])
-    queries, keys, warps, precision = sizes_for(
-        program.name, dtype, max(size, values), architecture
-    )
-    q, kv = shape_of(queries, rank), shape_of(keys, rank)
-    return tile_of(q, kv, size, values, warps, precision)
+    values, rank = values or size, int(program.flags["RANK"])
+    sizes = sizes_for(NAMES.index(program.name), dtype, max(size, values), architecture)
+    shapes = shape_of(sizes.queries, rank), shape_of(sizes.keys, rank)
+    heads = {"K": size, "V": values, "BK": _power(size), "BV": _power(values)}
+    exact = dtype == "float32" and sizes.precision == "ieee"
+    constants = heads | _named(shapes) | {"PRECISION": sizes.precision}
+    return Tile(constants, sizes.warps, sizes.stages, products=not exact)
 
 
-def tile_of(q: Shape, kv: Shape, keys: int, values: int, warps: int, precision: str) -> Tile:
-    """A tile of these shapes, one entry per axis."""
-    six = zip(("QZ", "QY", "QX", "KZ", "KY", "KX"), (*_three(q), *_three(kv)), strict=True)
-    heads = {"K": keys, "V": values, "BK": _power(keys), "BV": _power(values)}
-    return Tile(heads | dict(six) | {"PRECISION": precision}, warps, products=precision != "ieee")
+def _named(shapes: tuple[Shape, Shape]) -> dict[str, int]:
+    """The shapes as constants of a program."""
+    names = ("QZ", "QY", "QX", "KZ", "KY", "KX")
+    return dict(zip(names, chain(*map(_three, shapes)), strict=True))
 
 
 def _three(shape: Shape) -> Shape:
@@ -162,7 +154,7 @@ class Attention:
         return cls(q.contiguous(), k.contiguous(), v.contiguous(), geometry, weighing, tiles)
 
     @property
-    def program_set(self) -> tuple[Program, ...]:
+    def _programs(self) -> tuple[Program, ...]:
         return programs(self.weighing.weight, self.geometry.rank, self.weighing.normalised)
 
     def tile(self, place: int) -> Tile:
@@ -171,15 +163,15 @@ class Attention:
         if self.q.is_cuda:
             architecture = nearest(torch.cuda.get_device_capability(self.q.device))
         dtype = str(self.q.dtype).removeprefix("torch.")
-        sizes = self.q.shape[-1], self.v.shape[-1]
-        found = tile_for(self.program_set[place], dtype, sizes[0], architecture, sizes[1])
+        channels = self.q.shape[-1], self.v.shape[-1]
+        found = tile_for(self._programs[place], dtype, channels[0], architecture, channels[1])
         if (shapes := self.tiles[place]) is None:
             return found
-        return tile_of(*shapes, *sizes, found.warps, str(found.constants["PRECISION"]))
+        return replace(found, constants={**found.constants, **_named(shapes)})
 
     def launch(self, place: int, *pointers: Tensor | None) -> None:
         """Run a program over the tiles of queries (or of keys) of every head."""
-        program, tile, geometry = self.program_set[place], self.tile(place), self.geometry
+        program, tile, geometry = self._programs[place], self.tile(place), self.geometry
         of_keys = program.name == "backward_of_keys"
         rank = geometry.rank
         q, kv = (tuple(int(tile.constants[a + b]) for b in "ZYX")[3 - rank :] for a in "QK")

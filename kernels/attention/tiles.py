@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dsf.errors import InvalidInput
 from dsf.sim import Pattern, Tiling
 from dsf.sim.pattern import Shape
@@ -17,9 +19,72 @@ def shape_of(tokens: int, rank: int) -> Shape:
     return tuple(1 << (bits // rank + (bits % rank >= rank - axis)) for axis in range(rank))
 
 
-def sizes_for(name: str, dtype: str, size: int, architecture: int) -> tuple[int, int, int, str]:
-    """Queries, keys, warps and the precision of products."""
-    return 64, 64, 4, "tf32x3" if dtype == "float32" else "ieee"
+class Sizes(NamedTuple):
+    """Queries and keys of a tile, warps, pipeline stages, and how float32 is multiplied."""
+
+    queries: int
+    keys: int
+    warps: int = 8
+    stages: int = 1
+    precision: str = "ieee"
+
+
+# Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
+# largest without a spill, pipelined where that fits (`dsf kernels report` shows what they use). Products of
+# float32 are three of TF32, or exact where those spill.
+_HALF = {
+    80: {
+        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 32)),
+        128: (Sizes(64, 64), Sizes(64, 64), Sizes(64, 64)),
+        256: (Sizes(32, 32), Sizes(32, 32), Sizes(32, 32)),
+    },
+    90: {
+        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 64)),
+        128: (Sizes(128, 64), Sizes(64, 64), Sizes(64, 64)),
+        256: (Sizes(64, 32), Sizes(64, 64), Sizes(32, 32)),
+    },
+    100: {
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2)),
+        256: (Sizes(64, 64, 8, 2), Sizes(64, 64), Sizes(32, 32)),
+    },
+}
+_THREE, _EXACT = "tf32x3", "ieee"
+_WIDE = {
+    80: {
+        64: (Sizes(32, 32, 4, 1, _THREE), Sizes(32, 32, 8, 1, _THREE), Sizes(16, 32, 8, 1, _THREE)),
+        128: (
+            Sizes(16, 32, 4, 1, _THREE),
+            Sizes(16, 32, 8, 1, _THREE),
+            Sizes(16, 16, 8, 1, _THREE),
+        ),
+        256: (
+            Sizes(32, 32, 8, 1, _EXACT),
+            Sizes(16, 16, 8, 1, _EXACT),
+            Sizes(16, 32, 8, 1, _EXACT),
+        ),
+    },
+    90: {
+        64: (Sizes(64, 32, 4, 1, _THREE), Sizes(64, 32, 8, 1, _THREE), Sizes(32, 32, 8, 1, _THREE)),
+        128: (
+            Sizes(16, 32, 4, 1, _THREE),
+            Sizes(16, 32, 8, 1, _THREE),
+            Sizes(16, 16, 8, 1, _THREE),
+        ),
+        256: (
+            Sizes(16, 32, 8, 1, _EXACT),
+            Sizes(16, 16, 8, 1, _EXACT),
+            Sizes(16, 32, 8, 1, _EXACT),
+        ),
+    },
+}
+
+
+def sizes_for(place: int, dtype: str, channels: int, architecture: int) -> Sizes:
+    """Of the forward pass (0) and the two backward walks (1, 2), for heads of so many channels."""
+    table = _WIDE if dtype == "float32" else _HALF
+    rows = table[architecture]
+    return rows[next((size for size in rows if channels <= size), max(rows))][place]
 
 
 def check_tiling(tiling: Tiling | None, pattern: Pattern) -> None:
