@@ -3,6 +3,8 @@
 if __name__ != "dsf.kernels":
     raise ImportError(f"this package is dsf.kernels: import it by that name, not as {__name__}")
 
+from .attention.operator import flash_attention as flash_attention
+from .attention.operator import neighborhood_attention as neighborhood_attention
 from .decay.scalar_operator import scalar_decay as scalar_decay
 from .scans.channel_operator import gated_scan as gated_scan
 from .scans.selective_operator import selective_scan as selective_scan

@@ -97,7 +97,7 @@ def check_values(values: Tensor, k: Tensor) -> None:
 class SigmoidAttention(ScoreMixer):
     r"""y_i = Σ_j σ(q_i·k_j/√K + b) v_j over the band, for `q`, `k` (B, T, H, K): no normaliser.
 
-    The `bias` b of the paper is -log T.
+    The `bias` b of the paper is -log T. `dsf.kernels.flash_attention` computes the same outputs tile by tile.
 
     Source: Ramapuram et al., "Theory, analysis, and best practices for sigmoid self-attention"
     (2409.04431), section 2.

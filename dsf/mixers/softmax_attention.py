@@ -27,7 +27,8 @@ class SoftmaxAttention(ScoreMixer):
 
     Other bands give softmax over a window, or over all tokens. With an unlimited band the system is
     refused: e^{q·k} = Σ_p (q·k)^p / p! is a sum of infinitely many separable terms, so no map of tokens to
-    a state of fixed size reproduces it for all queries and keys. What continues it is the `Cache`.
+    a state of fixed size reproduces it for all queries and keys. What continues it is the `Cache`. Φ is never
+    formed by `dsf.kernels.flash_attention`, which computes the same outputs tile by tile.
 
     Source: Vaswani et al. (1706.03762), equation 1; the refusal: Sieber et al. (2405.15731), section 4.1.
 

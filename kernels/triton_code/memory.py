@@ -46,6 +46,12 @@ def column(pointer, first, rows, length, heads, head):
 
 
 @triton.jit
+def put_column(pointer, value, first, rows, length, heads, head):
+    """Store one number per row of a head."""
+    tl.store(pointer + (first + rows) * heads + head, value, mask=rows < length)
+
+
+@triton.jit
 def matrix(pointer, index, keys, values, K: tl.constexpr, V: tl.constexpr):
     """The (keys, values) tile of one state (K, V), float32, zero outside."""
     where = (index.to(tl.int64) * K + keys)[:, None] * V + values[None, :]

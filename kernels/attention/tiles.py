@@ -1,0 +1,102 @@
+"""Shapes of tiles: how many queries and keys a program holds, and how they spread over axes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dsf.errors import InvalidInput
+from dsf.sim import Pattern, Tiling
+from dsf.sim.pattern import Shape
+
+
+def shape_of(tokens: int, rank: int) -> Shape:
+    """A power of two spread over axes as evenly as can be, later axes longer.
+
+    >>> shape_of(64, 1), shape_of(128, 2), shape_of(128, 3)
+    ((64,), (8, 16), (4, 4, 8))
+    """
+    bits = tokens.bit_length() - 1
+    return tuple(1 << (bits // rank + (bits % rank >= rank - axis)) for axis in range(rank))
+
+
+class Sizes(NamedTuple):
+    """Queries and keys of a tile, warps, pipeline stages, and how float32 is multiplied."""
+
+    queries: int
+    keys: int
+    warps: int = 8
+    stages: int = 1
+    precision: str = "ieee"
+
+
+# Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
+# largest without a spill, pipelined where that fits (`dsf kernels report` shows what they use). Products of
+# float32 are three of TF32, or exact where those spill.
+_HALF = {
+    80: {
+        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 32)),
+        128: (Sizes(64, 64), Sizes(64, 64), Sizes(64, 64)),
+        256: (Sizes(32, 32), Sizes(32, 32), Sizes(32, 32)),
+    },
+    90: {
+        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 64)),
+        128: (Sizes(128, 64), Sizes(64, 64), Sizes(64, 64)),
+        256: (Sizes(64, 32), Sizes(64, 64), Sizes(32, 32)),
+    },
+    100: {
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2)),
+        256: (Sizes(64, 64, 8, 2), Sizes(64, 64), Sizes(32, 32)),
+    },
+}
+_THREE, _EXACT = "tf32x3", "ieee"
+_WIDE = {
+    80: {
+        64: (Sizes(32, 32, 4, 1, _THREE), Sizes(32, 32, 8, 1, _THREE), Sizes(16, 32, 8, 1, _THREE)),
+        128: (
+            Sizes(16, 32, 4, 1, _THREE),
+            Sizes(16, 32, 8, 1, _THREE),
+            Sizes(16, 16, 8, 1, _THREE),
+        ),
+        256: (
+            Sizes(32, 32, 8, 1, _EXACT),
+            Sizes(16, 16, 8, 1, _EXACT),
+            Sizes(16, 32, 8, 1, _EXACT),
+        ),
+    },
+    90: {
+        64: (Sizes(64, 32, 4, 1, _THREE), Sizes(64, 32, 8, 1, _THREE), Sizes(32, 32, 8, 1, _THREE)),
+        128: (
+            Sizes(16, 32, 4, 1, _THREE),
+            Sizes(16, 32, 8, 1, _THREE),
+            Sizes(16, 16, 8, 1, _THREE),
+        ),
+        256: (
+            Sizes(16, 32, 8, 1, _EXACT),
+            Sizes(16, 16, 8, 1, _EXACT),
+            Sizes(16, 32, 8, 1, _EXACT),
+        ),
+    },
+}
+
+
+def sizes_for(place: int, dtype: str, channels: int, architecture: int) -> Sizes:
+    """Of the forward pass (0) and the two backward walks (1, 2), for heads of so many channels."""
+    table = _WIDE if dtype == "float32" else _HALF
+    rows = table[architecture]
+    return rows[next((size for size in rows if channels <= size), max(rows))][place]
+
+
+def check_tiling(tiling: Tiling | None, pattern: Pattern) -> None:
+    """Raise `InvalidInput` unless tiles are powers of two, of 16 to 128 tokens, on a fixed grid."""
+    if tiling is None:
+        return
+    tiling.check(pattern.layout)
+    if tiling.dynamic:
+        raise InvalidInput(
+            "the kernel's KV tiles lie on a fixed grid; kv_tiling 'dynamic' was given"
+        )
+    if any(size & (size - 1) for size in (*tiling.q, *tiling.kv)):
+        raise InvalidInput(f"tiles must be powers of two along every axis; got {tiling}")
+    if not all(16 <= size <= 128 for size in tiling.sizes):
+        raise InvalidInput(f"tiles hold 16 to 128 tokens; those of {tiling} hold {tiling.sizes}")

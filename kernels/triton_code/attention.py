@@ -1,0 +1,232 @@
+"""Flash attention over boxes of tiles, forward and backward: softmax, sigmoid, softplus; bands and neighborhoods.
+
+A program holds one tile of queries (or of keys) of one head and walks the box of tiles that it visits, by a
+linear index over up to three axes. Tiles whose every pair is visible take no mask. `counter` (programs, 2), where
+it is there, counts the tiles that were visited and those of them without a mask.
+Softmax is masked before the exponential, other weights after their function: a hidden key weighs exactly 0.
+"""
+
+import triton
+import triton.language as tl
+
+from .attention_tiles import (
+    box,
+    hidden,
+    inner,
+    needs_no_mask,
+    spans,
+    split,
+    tiles_of,
+    tokens_of,
+)
+from .attention_weights import LOG2_E, elementwise, rescaled, weighed
+from .memory import column, put, put_column, tile
+
+
+@triton.jit
+def scored(S, scale, bias, WEIGHT: tl.constexpr):
+    """Scores as the weight takes them: in units of log 2 for softmax, which no bias changes."""
+    if WEIGHT == "softmax":
+        return S * (scale * LOG2_E)
+    else:
+        return S * scale + bias
+
+
+@triton.jit
+def slots(tiles, QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr):
+    """Slots of a dilation group along each axis."""
+    return tiles[0] * QZ, tiles[1] * QY, tiles[2] * QX
+
+
+@triton.jit
+def place_of(tiles, steps, heads):
+    """Batch entry and head of this program, the dilation group of its tile, and the tile.
+
+    The last tiles, which see most where attention is causal, start first.
+    """
+    one = tiles[0] * tiles[1] * tiles[2]
+    all_tiles = one * steps[0] * steps[1] * steps[2]
+    number = all_tiles - 1 - tl.program_id(0) % all_tiles
+    index = tl.program_id(0) // all_tiles
+    group = split(number // one, steps[1], steps[2])
+    return index // heads, index % heads, group, split(number % one, tiles[1], tiles[2])
+
+
+@triton.jit
+def count(counter, visited, bare, COUNT: tl.constexpr):
+    if COUNT:
+        tl.store(counter + 2 * tl.program_id(0), visited)
+        tl.store(counter + 2 * tl.program_id(0) + 1, bare)
+
+
+@triton.jit
+def forward(
+    q, k, v, low, high, boxes, o, row, counter,
+    q_z, q_y, q_x, k_z, k_y, k_x, step_z, step_y, step_x, heads, k_heads, scale, bias,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr,
+    KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr, RANK: tl.constexpr,
+    WEIGHT: tl.constexpr, NORMALISED: tl.constexpr, COUNT: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """O = Σ_j w(s_ij) v_j, divided by Σ_j w(s_ij) where normalised, for a tile of queries over its KV tiles."""
+    queries, keys, steps = (q_z, q_y, q_x), (k_z, k_y, k_x), (step_z, step_y, step_x)
+    length, many = q_z * q_y * q_x, k_z * k_y * k_x
+    tiles = tiles_of(queries, steps, QZ, QY, QX)
+    batch, head, group, at = place_of(tiles, steps, heads)
+    k_head = head * k_heads // heads
+    start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
+    places = inner(at, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
+    rows = tokens_of(places, group, queries, steps, RANK)
+    counts = slots(tiles, QZ, QY, QX)
+    lows = spans(low, group, steps, counts, places, RANK)
+    highs = spans(high, group, steps, counts, places, RANK)
+    first, visits, whole, behind = box(boxes, group, steps, tiles, at)
+    keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
+    Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
+    most = tl.full((QZ * QY * QX,), -float("inf"), tl.float32)
+    sum = tl.zeros((QZ * QY * QX,), tl.float32)
+    acc = tl.zeros((QZ * QY * QX, BV), tl.float32)
+    bare = 0
+    for turn in range(0, visits[0] * visits[1] * visits[2]):
+        z, y, x = split(turn, visits[1], visits[2])
+        now = (first[0] + z, first[1] + y, first[2] + x)
+        theirs = inner(now, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
+        columns = tokens_of(theirs, group, keys, steps, RANK)
+        W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
+        U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
+        S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
+        clear = needs_no_mask(now, whole, behind)
+        if WEIGHT == "softmax":
+            S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, False)
+            P, most, sum, acc = rescaled(S, most, sum, acc)
+        else:
+            P, _ = elementwise(S, WEIGHT)
+            P = hidden(P, 0.0, clear, lows, highs, theirs, RANK, False)
+            if NORMALISED:
+                sum += tl.sum(P, 1)
+        acc += tl.dot(P.to(U.dtype), U, input_precision=PRECISION)
+        bare += clear.to(tl.int32)
+    if NORMALISED:
+        # A row that sees no key, or whose weights are all below float32's range, is exactly zero.
+        seen = sum > 0
+        inverse = tl.where(seen, 1.0 / tl.where(seen, sum, 1.0), 0.0)
+        acc = acc * inverse[:, None]
+        if WEIGHT == "softmax":
+            kept = tl.where(seen, most + tl.log2(tl.where(seen, sum, 1.0)), float("inf"))
+        else:
+            kept = inverse
+        put_column(row, kept, start, rows, length, heads, head)
+    put(o, acc, start, rows, length, heads, head, values_of_head, V)
+    count(counter, visits[0] * visits[1] * visits[2], bare, COUNT)
+
+
+@triton.jit
+def backward_of_queries(
+    q, k, v, low, high, boxes, row, do, delta, dq, counter,
+    q_z, q_y, q_x, k_z, k_y, k_x, step_z, step_y, step_x, heads, k_heads, scale, bias,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr,
+    KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr, RANK: tl.constexpr,
+    WEIGHT: tl.constexpr, NORMALISED: tl.constexpr, COUNT: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dQ = s Σ_j dS_ij k_j with dS = w' ∘ (dO Vᵀ - δ), for a tile of queries over its KV tiles."""
+    queries, keys, steps = (q_z, q_y, q_x), (k_z, k_y, k_x), (step_z, step_y, step_x)
+    length, many = q_z * q_y * q_x, k_z * k_y * k_x
+    tiles = tiles_of(queries, steps, QZ, QY, QX)
+    batch, head, group, at = place_of(tiles, steps, heads)
+    k_head = head * k_heads // heads
+    start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
+    places = inner(at, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
+    rows = tokens_of(places, group, queries, steps, RANK)
+    counts = slots(tiles, QZ, QY, QX)
+    lows = spans(low, group, steps, counts, places, RANK)
+    highs = spans(high, group, steps, counts, places, RANK)
+    first, visits, whole, behind = box(boxes, group, steps, tiles, at)
+    keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
+    Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
+    G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
+    kept, less = 0.0, 0.0
+    if NORMALISED:
+        kept = column(row, start, rows, length, heads, head)[:, None]
+        less = column(delta, start, rows, length, heads, head)[:, None]
+    acc = tl.zeros((QZ * QY * QX, BK), tl.float32)
+    bare = 0
+    for turn in range(0, visits[0] * visits[1] * visits[2]):
+        z, y, x = split(turn, visits[1], visits[2])
+        now = (first[0] + z, first[1] + y, first[2] + x)
+        theirs = inner(now, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
+        columns = tokens_of(theirs, group, keys, steps, RANK)
+        W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
+        U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
+        S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
+        clear = needs_no_mask(now, whole, behind)
+        if WEIGHT == "softmax":
+            S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, False)
+        _, slope = weighed(S, kept, WEIGHT, NORMALISED)
+        if WEIGHT != "softmax":
+            slope = hidden(slope, 0.0, clear, lows, highs, theirs, RANK, False)
+        D = slope * (tl.dot(G, tl.trans(U), input_precision=PRECISION) - less)
+        acc += tl.dot(D.to(W.dtype), W, input_precision=PRECISION)
+        bare += clear.to(tl.int32)
+    put(dq, acc * scale, start, rows, length, heads, head, keys_of_head, K)
+    count(counter, visits[0] * visits[1] * visits[2], bare, COUNT)
+
+
+@triton.jit
+def backward_of_keys(
+    q, k, v, low, high, boxes, row, do, delta, dk, dv, counter,
+    q_z, q_y, q_x, k_z, k_y, k_x, step_z, step_y, step_x, heads, k_heads, scale, bias,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr,
+    KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr, RANK: tl.constexpr,
+    WEIGHT: tl.constexpr, NORMALISED: tl.constexpr, COUNT: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dV = Σ_i w_ij dO_i, dK = s Σ_i dS_ij q_i, for a tile of keys over the query tiles and heads that see it."""
+    queries, keys, steps = (q_z, q_y, q_x), (k_z, k_y, k_x), (step_z, step_y, step_x)
+    length, many = q_z * q_y * q_x, k_z * k_y * k_x
+    tiles = tiles_of(keys, steps, KZ, KY, KX)
+    batch, k_head, group, at = place_of(tiles, steps, k_heads)
+    start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
+    theirs = inner(at, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
+    columns = tokens_of(theirs, group, keys, steps, RANK)
+    counts = slots(tiles_of(queries, steps, QZ, QY, QX), QZ, QY, QX)
+    first, visits, whole, behind = box(boxes, group, steps, tiles, at)
+    keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
+    W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
+    U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
+    of_keys = tl.zeros((KZ * KY * KX, BK), tl.float32)
+    of_values = tl.zeros((KZ * KY * KX, BV), tl.float32)
+    bare = 0
+    visited = visits[0] * visits[1] * visits[2]
+    for turn in range(0, heads // k_heads * visited):
+        head = k_head * (heads // k_heads) + turn // visited
+        z, y, x = split(turn % visited, visits[1], visits[2])
+        now = (first[0] + z, first[1] + y, first[2] + x)
+        places = inner(now, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
+        rows = tokens_of(places, group, queries, steps, RANK)
+        Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
+        G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
+        kept, less = 0.0, 0.0
+        if NORMALISED:
+            kept = column(row, start, rows, length, heads, head)[None, :]
+            less = column(delta, start, rows, length, heads, head)[None, :]
+        S = scored(tl.dot(W, tl.trans(Q), input_precision=PRECISION), scale, bias, WEIGHT)
+        clear = needs_no_mask(now, whole, behind)
+        lows = spans(low, group, steps, counts, places, RANK)
+        highs = spans(high, group, steps, counts, places, RANK)
+        if WEIGHT == "softmax":
+            S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, True)
+        P, slope = weighed(S, kept, WEIGHT, NORMALISED)
+        if WEIGHT != "softmax":
+            P = hidden(P, 0.0, clear, lows, highs, theirs, RANK, True)
+            slope = hidden(slope, 0.0, clear, lows, highs, theirs, RANK, True)
+        of_values += tl.dot(P.to(G.dtype), G, input_precision=PRECISION)
+        D = slope * (tl.dot(U, tl.trans(G), input_precision=PRECISION) - less)
+        of_keys += tl.dot(D.to(Q.dtype), Q, input_precision=PRECISION)
+        bare += clear.to(tl.int32)
+    put(dk, of_keys * scale, k_start, columns, many, k_heads, k_head, keys_of_head, K)
+    put(dv, of_values, k_start, columns, many, k_heads, k_head, values_of_head, V)
+    count(counter, heads // k_heads * visited, bare, COUNT)

@@ -1,0 +1,116 @@
+"""Tiles of one to three axes: their tokens, the box of tiles that a tile visits, and which pairs see each other.
+
+Every three numbers (z, y, x) belong to the axes, the last one x; those that a pattern does not have are 1 long.
+A tile's tokens lie where `dsf.sim.permutation` orders them: in the address, so that nothing is copied.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def split(number, y, x):
+    """The three digits of a number in row-major order."""
+    return number // (y * x), number // x % y, number % x
+
+
+@triton.jit
+def tiles_of(tokens, steps, TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr):
+    """Tiles of a dilation group along each axis, those of the longest group."""
+    return (
+        tl.cdiv(tl.cdiv(tokens[0], steps[0]), TZ),
+        tl.cdiv(tl.cdiv(tokens[1], steps[1]), TY),
+        tl.cdiv(tl.cdiv(tokens[2], steps[2]), TX),
+    )
+
+
+@triton.jit
+def inner(tile, offsets, TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr):
+    """Coordinates of a tile's tokens in their dilation group, along each axis."""
+    z, y, x = split(offsets, TY, TX)
+    return tile[0] * TZ + z, tile[1] * TY + y, tile[2] * TX + x
+
+
+@triton.jit
+def tokens_of(places, groups, tokens, steps, RANK: tl.constexpr):
+    """The numbers of tokens with these inner coordinates; one behind the last for those that do not exist."""
+    x = places[2] * steps[2] + groups[2]
+    if RANK == 1:
+        return x
+    y = places[1] * steps[1] + groups[1]
+    rows, inside = y * tokens[2] + x, (y < tokens[1]) & (x < tokens[2])
+    if RANK == 3:
+        z = places[0] * steps[0] + groups[0]
+        rows, inside = z * (tokens[1] * tokens[2]) + rows, inside & (z < tokens[0])
+    return tl.where(inside, rows, tokens[0] * tokens[1] * tokens[2])
+
+
+@triton.jit
+def lines_of(groups, steps, counts):
+    """Where the rows of each axis begin in a table of `counts` rows per group, the last axis first."""
+    x = groups[2] * counts[2]
+    y = steps[2] * counts[2] + groups[1] * counts[1]
+    z = steps[2] * counts[2] + steps[1] * counts[1] + groups[0] * counts[0]
+    return z, y, x
+
+
+@triton.jit
+def box(boxes, groups, steps, counts, tile):
+    """First visited tile and their number along each axis, then the same of those that need no mask."""
+    z, y, x = lines_of(groups, steps, counts)
+    at_z, at_y, at_x = (
+        boxes + (z + tile[0]) * 4,
+        boxes + (y + tile[1]) * 4,
+        boxes + (x + tile[2]) * 4,
+    )
+    first = tl.load(at_z), tl.load(at_y), tl.load(at_x)
+    many = tl.load(at_z + 1) - first[0], tl.load(at_y + 1) - first[1], tl.load(at_x + 1) - first[2]
+    whole = tl.load(at_z + 2), tl.load(at_y + 2), tl.load(at_x + 2)
+    behind = tl.load(at_z + 3), tl.load(at_y + 3), tl.load(at_x + 3)
+    return first, many, whole, behind
+
+
+@triton.jit
+def needs_no_mask(tile, whole, behind):
+    """Whether every pair of the tile is visible."""
+    z = (tile[0] >= whole[0]) & (tile[0] < behind[0])
+    y = (tile[1] >= whole[1]) & (tile[1] < behind[1])
+    x = (tile[2] >= whole[2]) & (tile[2] < behind[2])
+    return z & y & x
+
+
+@triton.jit
+def spans(table, groups, steps, counts, places, RANK: tl.constexpr):
+    """One end of the keys that queries see, along each axis; `counts` are slots per group."""
+    z, y, x = lines_of(groups, steps, counts)
+    of_x = tl.load(table + x + places[2])
+    of_y, of_z = of_x, of_x
+    if RANK >= 2:
+        of_y = tl.load(table + y + places[1])
+    if RANK == 3:
+        of_z = tl.load(table + z + places[0])
+    return of_z, of_y, of_x
+
+
+@triton.jit
+def visible(low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr):
+    """Which queries see which keys, (queries, keys), or (keys, queries) where keys are the rows."""
+    QUERY: tl.constexpr = 0 if KEYS_FIRST else 1
+    KEY: tl.constexpr = 1 - QUERY
+    x = tl.expand_dims(places[2], KEY)
+    keep = (x >= tl.expand_dims(low[2], QUERY)) & (x < tl.expand_dims(high[2], QUERY))
+    if RANK >= 2:
+        y = tl.expand_dims(places[1], KEY)
+        keep &= (y >= tl.expand_dims(low[1], QUERY)) & (y < tl.expand_dims(high[1], QUERY))
+    if RANK == 3:
+        z = tl.expand_dims(places[0], KEY)
+        keep &= (z >= tl.expand_dims(low[0], QUERY)) & (z < tl.expand_dims(high[0], QUERY))
+    return keep
+
+
+@triton.jit
+def hidden(values, instead, clear, low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr):
+    """`instead` where a pair is not visible; a tile that is clear takes no mask."""
+    if not clear:
+        values = tl.where(visible(low, high, places, RANK, KEYS_FIRST), values, instead)
+    return values

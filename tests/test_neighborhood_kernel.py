@@ -1,0 +1,121 @@
+"""The operator of neighborhood attention on the CPU: the definition in float64, gradients, torch's own checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attention_oracle import Problem, truth
+from gna import brute
+from torch import Tensor
+
+from dsf.errors import InvalidInput
+from dsf.kernels import flash_attention, neighborhood_attention
+from dsf.numerics import require_within
+from dsf.sim import Pattern, Tiling
+
+PATTERNS = (
+    Pattern(70, 24),
+    Pattern(61, 16, 4, causal=True),
+    Pattern(50, 8, 4, 3),
+    Pattern((9, 11), (3, 5), (1, 2)),
+    Pattern((8, 9), (3, 4), (2, 1), (2, 1), (False, True)),
+    Pattern((4, 5, 8), (2, 4, 4), (1, 2, 3), causal=(True, False, False)),
+    Pattern((5, 4, 6), (2, 3, 3), (1, 1, 2), (2, 1, 2), (False, True, False)),
+    Pattern((2, 3, 2, 3), (2, 2, 2, 2), dilation=(1, 1, 1, 1), causal=(False, True, False, False)),
+)
+
+
+def drawn(pattern: Pattern, dtype: torch.dtype = torch.float64, heads: int = 4) -> list[Tensor]:
+    """q, k, v; two heads of q share one of k and v."""
+    draw = torch.Generator().manual_seed(pattern.tokens)
+    lead = (2, *pattern.layout)
+    sizes = ((*lead, heads, 3), (*lead, heads // 2, 3), (*lead, heads // 2, 2))
+    return [torch.randn(size, generator=draw, dtype=dtype) for size in sizes]
+
+
+def seen_in(pattern: Pattern) -> Tensor:
+    p = pattern
+    return torch.from_numpy(brute.mask(p.layout, p.window, p.stride, p.dilation, p.causal))
+
+
+@pytest.mark.parametrize("weight", ["softmax", "sigmoid", "softplus"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_is_the_definition_with_its_gradients(pattern: Pattern, weight: str) -> None:
+    leaves = [x.requires_grad_() for x in drawn(pattern, torch.float32)]
+    found = neighborhood_attention(*leaves, pattern, weight=weight, scale=0.3)
+    do = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(found, leaves, do)
+    flat = [x.detach().flatten(1, pattern.rank) for x in (*leaves, do)]
+    exact = truth(Problem(*flat, seen_in(pattern), weight))
+    require_within(found.flatten(1, pattern.rank), exact.outputs, exact.of_outputs, "outputs")
+    rows = zip(gradients, exact.gradients, exact.of_gradients, "qkv", strict=True)
+    for each, other, bound, name in rows:
+        require_within(each.flatten(1, pattern.rank), other, bound, f"gradient of {name}")
+
+
+def test_gradients_by_differences() -> None:
+    pattern = PATTERNS[4]
+    leaves = [x[:1].requires_grad_() for x in drawn(pattern, heads=2)]
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return neighborhood_attention(q, k, v, pattern)
+
+    assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
+
+
+def test_a_causal_line_is_windowed_attention() -> None:
+    """A causal neighborhood of stride 1 in one axis is attention over a window."""
+    pattern = Pattern(40, 7, causal=True)
+    q, k, v = drawn(pattern)
+    found, other = neighborhood_attention(q, k, v, pattern), flash_attention(q, k, v, window=7)
+    limit = truth(Problem(q, k, v, torch.zeros_like(found), seen_in(pattern), scale=3**-0.5))
+    require_within(found, other, 2 * limit.of_outputs, "a causal line")
+
+
+def test_operators_are_what_torch_asks_for() -> None:
+    pattern = PATTERNS[4]
+    q, k, v = (x.flatten(1, 2).requires_grad_() for x in drawn(pattern))
+    p = pattern
+    seen = (p.layout, p.window, p.stride, p.dilation, p.causal, (8, 2), (2, 8))
+    given = (q, k, v, "softmax", True, 0.5, 0.0, *map(list, seen))
+    torch.library.opcheck(torch.ops.dsf.neighborhood_attention.default, given)
+
+
+def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        q, k, v = (torch.empty(x.shape, device="cuda") for x in drawn(PATTERNS[3], torch.float32))
+        given = [x.flatten(1, 2) for x in (q, k, v)]
+        rest = ((9, 11), (3, 5), (1, 2), (1, 1), (False, False), None, None)
+        outputs, row = torch.ops.dsf.neighborhood_attention(
+            *given, "sigmoid", False, 1.0, 0.0, *rest
+        )
+        assert outputs.shape == (2, 99, 4, 2) and row.shape == (0,)
+        assert outputs.device.type == row.device.type == "cuda"
+
+
+def called(pattern: Pattern = PATTERNS[3], **how) -> Tensor:
+    return neighborhood_attention(*drawn(PATTERNS[3]), pattern, **how)
+
+
+BAD = {
+    "layout": (lambda: called(Pattern((9, 12), (3, 5))), r"`q` must be \(B, 9, 12, heads, channels\)"),
+    "extra keys": (lambda: called(Pattern((9, 11), (3, 5), extra_keys=2)), "no place in the layout"),
+    "dynamic": (lambda: called(tiling=Tiling((4, 4), (4, 4), "dynamic")), "fixed grid"),
+    "odd tiles": (lambda: called(tiling=Tiling((3, 8), (4, 4))), "powers of two"),
+    "small tiles": (lambda: called(tiling=Tiling((2, 4), (4, 4))), "hold 16 to 128"),
+    "axes": (lambda: called(tiling=Tiling(16, 16)), "have 1 axes"),
+    "weight": (lambda: called(weight="exp"), "one of softmax"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_explained(name: str) -> None:
+    call, words = BAD[name]
+    with pytest.raises(InvalidInput, match=words):
+        call()
+
+
+def test_tiles_change_nothing_on_the_cpu() -> None:
+    assert torch.equal(called(), called(tiling=Tiling((4, 8), (8, 4))))
