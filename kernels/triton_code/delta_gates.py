@@ -37,14 +37,6 @@ def faded_after(rows, offsets, tokens, C: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def pairs(offsets, H: tl.constexpr):
-    """Rows of right halves × rows of the left halves beside them, halves of H rows."""
-    half = offsets // H
-    right = half % 2 == 1
-    return (half[:, None] == half[None, :] + 1) & right[:, None]
-
-
-@triton.jit
 def erased(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
     """Which earlier writes each row's erase sees: all, or, of rows that act together, those of earlier tokens."""
     step = offsets // N if TOGETHER else offsets
@@ -52,51 +44,51 @@ def erased(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
 
 
 @triton.jit
-def from_middle(gates, C: tl.constexpr, H: tl.constexpr, BK: tl.constexpr):
-    """Sums over the rows from the start of each half to each row."""
-    return tl.reshape(tl.cumsum(tl.reshape(gates, (C // H, H, BK)), 1), (C, BK))
+def pairs(offsets, half):
+    """Rows of right halves × rows of the left halves beside them, halves of so many rows."""
+    own = offsets // half
+    return (own[:, None] == own[None, :] + 1) & (own % 2 == 1)[:, None]
 
 
 @triton.jit
-def to_middle(gates, C: tl.constexpr, H: tl.constexpr, BK: tl.constexpr):
-    """Sums over the rows from each row to the end of its half."""
-    return tl.reshape(tl.cumsum(tl.reshape(gates, (C // H, H, BK)), 1, reverse=True), (C, BK))
-
-
-@triton.jit
-def key_gates(g, first, rows, offsets, tokens, heads, head, keys, K, C: tl.constexpr, N: tl.constexpr):  # fmt: skip
-    """Log-decays per row and key: those before each row, before it but of the token before, and after it."""
+def key_gates(g, first, rows, tokens, heads, head, keys, K, N: tl.constexpr):
+    """The log-decays before each row, per key. Beyond -10⁴, and at -inf, all are the same zero, and finite."""
     now = tile(g, first, faded_before(rows, tokens, N), tokens, heads, head, keys, K, False)
-    early = tile(
-        g, first, faded_earlier(rows, offsets, tokens, N), tokens, heads, head, keys, K, False
-    )
-    late = tile(
-        g, first, faded_after(rows, offsets, tokens, C, N), tokens, heads, head, keys, K, False
-    )
-    return now, early, late
+    return tl.maximum(now, -1e4)
 
 
 @triton.jit
-def read_gates(now, offsets, C: tl.constexpr, H: tl.constexpr, BK: tl.constexpr):
-    """Decays from the middle of each block to the rows of its right half; 0 on the left."""
-    right = (offsets // H % 2 == 1)[:, None]
-    return tl.where(right, tl.exp(from_middle(now, C, H, BK)), 0.0)
+def fade(picked, now, PRECISION: tl.constexpr):
+    """e to the sums of the gates that each row picks, (rows, keys)."""
+    return tl.exp(tl.dot(picked.to(tl.float32), now, input_precision=PRECISION))
 
 
 @triton.jit
-def erase_gates(now, early, offsets, C: tl.constexpr, H: tl.constexpr, BK: tl.constexpr, TOGETHER: tl.constexpr):  # fmt: skip
-    """The same for erases, which see the state before their token's gate where rows act together."""
+def around_middle(now, offsets, half, PRECISION: tl.constexpr):
+    """Decays from the middle of each block to the rows of its right half, and to it from those of its left."""
+    row, other = offsets[:, None], offsets[None, :]
+    same, right = row // half == other // half, row // half % 2 == 1
+    picked = same & ((right & (other <= row)) | (~right & (other > row)))
+    decay = fade(picked, now, PRECISION)
+    return tl.where(right, decay, 0.0), tl.where(right, 0.0, decay)
+
+
+@triton.jit
+def erase_from_middle(now, offsets, half, N: tl.constexpr, PRECISION: tl.constexpr):
+    """From the middle to the erases of the right half that see the state before their token's gate."""
+    row, other = offsets[:, None], offsets[None, :]
+    right = row // half % 2 == 1
+    picked = (row // half == other // half) & (other // N < row // N)
+    return tl.where(right, fade(picked, now, PRECISION), 0.0)
+
+
+@triton.jit
+def around_chunk(now, offsets, N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr):
+    """Decays from the chunk's start to reads and to erases, and from writes to its end, per row and key."""
+    row, other = offsets[:, None], offsets[None, :]
+    reads = fade(other <= row, now, PRECISION)
+    writes = fade(other > row, now, PRECISION)
     if TOGETHER:
-        return read_gates(
-            tl.where((offsets % H == 0)[:, None], 0.0, early), offsets, C, H, BK
-        )
+        return reads, fade(other // N < row // N, now, PRECISION), writes
     else:
-        return read_gates(now, offsets, C, H, BK)
-
-
-@triton.jit
-def write_gates(late, offsets, C: tl.constexpr, H: tl.constexpr, BK: tl.constexpr):
-    """Decays from the rows of each left half to the middle of its block; 0 on the right."""
-    left = (offsets // H % 2 == 0)[:, None]
-    inner = tl.where((offsets % H == H - 1)[:, None], 0.0, late)
-    return tl.where(left, tl.exp(to_middle(inner, C, H, BK)), 0.0)
+        return reads, reads, writes

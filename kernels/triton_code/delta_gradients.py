@@ -9,15 +9,13 @@ import triton
 import triton.language as tl
 
 from .delta_gates import (
-    erase_gates,
+    around_chunk,
+    around_middle,
+    erase_from_middle,
     erased,
-    from_middle,
     key_gates,
     pairs,
     read_after,
-    read_gates,
-    to_middle,
-    write_gates,
 )
 from .delta_prepare import chunk_of, fading
 from .delta_walk import head_gates
@@ -63,32 +61,29 @@ def gradients(
     W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
     B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
     if KEYED:
-        now, early, late = key_gates(g, first, rows, offsets, tokens, heads, head, keys, K, C, N)
+        now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
         Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
-        down = tl.exp(from_middle(now, C, C, BK))
-        dQ = dQ * down
-        if TOGETHER:
-            dB = dB * tl.exp(from_middle(early, C, C, BK))
-        else:
-            dB = dB * down
-        dW = dW * tl.exp(to_middle(late, C, C, BK))
+        down, erase, up = around_chunk(now, offsets, N, TOGETHER, PRECISION)
+        dQ, dB, dW = dQ * down, dB * erase, dW * up
         F = tl.where(erased(offsets, N, TOGETHER), F, 0.0)
         here = tl.sum(tl.where(offsets[:, None] == offsets[None, :], A, 0.0), 1)[:, None]
         dQ += here * strength[:, None] * W
         dW += here * Q
         W = W * strength[:, None]
-        for level in tl.static_range(LEVELS):
-            H: tl.constexpr = 1 << level
-            meet = pairs(offsets, H)
+        for level in range(0, LEVELS):
+            meet = pairs(offsets, 1 << level)
             of_reads, of_erases = tl.where(meet, A, 0.0), tl.where(meet, F, 0.0)
-            to_reads = read_gates(now, offsets, C, H, BK)
-            to_erases = erase_gates(now, early, offsets, C, H, BK, TOGETHER)
-            near = write_gates(late, offsets, C, H, BK)
-            dQ += tl.dot(of_reads, W * near, input_precision=PRECISION) * to_reads
-            dB += tl.dot(of_erases, W * near, input_precision=PRECISION) * to_erases
+            to_reads, to_writes = around_middle(now, offsets, 1 << level, PRECISION)
+            if TOGETHER:
+                to_erases = erase_from_middle(now, offsets, 1 << level, N, PRECISION)
+            else:
+                to_erases = to_reads
+            near = W * to_writes
+            dQ += tl.dot(of_reads, near, input_precision=PRECISION) * to_reads
+            dB += tl.dot(of_erases, near, input_precision=PRECISION) * to_erases
             back = tl.dot(tl.trans(of_reads), Q * to_reads, input_precision=PRECISION)
             back -= tl.dot(tl.trans(of_erases), B * to_erases, input_precision=PRECISION)
-            dW += back * near
+            dW += back * to_writes
     else:
         down, erase, up, gate = head_gates(
             g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER

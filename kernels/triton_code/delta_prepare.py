@@ -12,17 +12,15 @@ import triton
 import triton.language as tl
 
 from .delta_gates import (
-    erase_gates,
+    around_chunk,
+    around_middle,
+    erase_from_middle,
     erased,
     faded_before,
     faded_earlier,
-    from_middle,
     key_gates,
     pairs,
     read_after,
-    read_gates,
-    to_middle,
-    write_gates,
 )
 from .memory import column, place, put, tile
 
@@ -76,7 +74,7 @@ def inverse_of(L, offsets, C: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.
     """(I + L)⁻¹ for L strictly lower triangular."""
     same = offsets[:, None] == offsets[None, :]
     T = tl.where(same, 1.0, 0.0) - tl.where(pairs(offsets, 1), L, 0.0)
-    for level in tl.static_range(1, LEVELS):
+    for level in range(1, LEVELS):
         corner = tl.where(pairs(offsets, 1 << level), L, 0.0)
         T -= tl.dot(
             tl.dot(T, corner, input_precision=PRECISION), T, input_precision=PRECISION
@@ -109,26 +107,23 @@ def prepare(
         W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
         B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
         if KEYED:
-            now, early, late = key_gates(
-                g, first, rows, offsets, tokens, heads, head, keys, K, C, N
-            )
+            now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
             Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
             same = offsets[:, None] == offsets[None, :]
             P += tl.where(same, tl.sum(Q * W, 1)[:, None], 0.0)
-            for level in tl.static_range(LEVELS):
-                H: tl.constexpr = 1 << level
-                meet = pairs(offsets, H)
-                near = tl.trans(W * write_gates(late, offsets, C, H, BK))
-                X = Q * read_gates(now, offsets, C, H, BK)
-                P += tl.where(meet, tl.dot(X, near, input_precision=PRECISION), 0.0)
-                X = B * erase_gates(now, early, offsets, C, H, BK, TOGETHER)
-                L += tl.where(meet & seen, tl.dot(X, near, input_precision=PRECISION), 0.0)
-            down = tl.exp(from_middle(now, C, C, BK))
-            up = tl.exp(to_middle(late, C, C, BK))
-            if TOGETHER:
-                erase = tl.exp(from_middle(early, C, C, BK))
-            else:
-                erase = down
+            for level in range(0, LEVELS):
+                meet = pairs(offsets, 1 << level)
+                to_reads, to_writes = around_middle(now, offsets, 1 << level, PRECISION)
+                if TOGETHER:
+                    to_erases = erase_from_middle(now, offsets, 1 << level, N, PRECISION)
+                else:
+                    to_erases = to_reads
+                near = tl.trans(W * to_writes)
+                X = tl.dot(Q * to_reads, near, input_precision=PRECISION)
+                P += tl.where(meet, X, 0.0)
+                X = tl.dot(B * to_erases, near, input_precision=PRECISION)
+                L += tl.where(meet & seen, X, 0.0)
+            down, erase, up = around_chunk(now, offsets, N, TOGETHER, PRECISION)
             put(near_q, Q * down, first, read, tokens, heads, head, keys, K)
             put(near_k, W * up, first * N, rows, tokens * N, heads, head, keys, K)
             put(near_b, B * erase, first * N, rows, tokens * N, heads, head, keys, K)
