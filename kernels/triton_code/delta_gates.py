@@ -2,8 +2,8 @@
 
 A token is N rows (micro-steps), N a power of two: its gate acts before the first, it is read after the last. A chunk is
 halved again and again: every pair of rows (i, j), i > j, lies in the right and left half of exactly one block, so
-what fades between them is a sum from j to the middle and one from the middle to i. Every exponent is a sum of
-log-decays, never a difference: none is positive, none cancels, and a log of -inf is an exact zero.
+what fades between them is a decay from j to the middle and one from the middle to i. Every exponent is a sum of
+log-decays, never a difference: none is positive, and none cancels.
 """
 
 import triton
@@ -58,37 +58,23 @@ def key_gates(g, first, rows, tokens, heads, head, keys, K, N: tl.constexpr):
 
 
 @triton.jit
-def fade(picked, now, PRECISION: tl.constexpr):
-    """e to the sums of the gates that each row picks, (rows, keys)."""
+def beside(now, offsets, half, PRECISION: tl.constexpr):
+    """The decay over the half beside each row's own, halves of so many rows, per key."""
+    picked = offsets[None, :] // half == (offsets[:, None] // half ^ 1)
     return tl.exp(tl.dot(picked.to(tl.float32), now, input_precision=PRECISION))
 
 
 @triton.jit
-def around_middle(now, offsets, half, PRECISION: tl.constexpr):
-    """Decays from the middle of each block to the rows of its right half, and to it from those of its left."""
-    row, other = offsets[:, None], offsets[None, :]
-    same, right = row // half == other // half, row // half % 2 == 1
-    picked = same & ((right & (other <= row)) | (~right & (other > row)))
-    decay = fade(picked, now, PRECISION)
-    return tl.where(right, decay, 0.0), tl.where(right, 0.0, decay)
+def widened(reads, erases, writes, now, offsets, half, N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Rows that met the edges of their halves, now those of their blocks: reads and erases the start, writes the end.
 
-
-@triton.jit
-def erase_from_middle(now, offsets, half, N: tl.constexpr, PRECISION: tl.constexpr):
-    """From the middle to the erases of the right half that see the state before their token's gate."""
-    row, other = offsets[:, None], offsets[None, :]
-    right = row // half % 2 == 1
-    picked = (row // half == other // half) & (other // N < row // N)
-    return tl.where(right, fade(picked, now, PRECISION), 0.0)
-
-
-@triton.jit
-def around_chunk(now, offsets, N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr):
-    """Decays from the chunk's start to reads and to erases, and from writes to its end, per row and key."""
-    row, other = offsets[:, None], offsets[None, :]
-    reads = fade(other <= row, now, PRECISION)
-    writes = fade(other > row, now, PRECISION)
+    Erases that act together do not see the gate of their own token.
+    """
+    decay = beside(now, offsets, half, PRECISION)
+    right = (offsets // half % 2 == 1)[:, None]
+    reads = tl.where(right, reads * decay, reads)
     if TOGETHER:
-        return reads, fade(other // N < row // N, now, PRECISION), writes
+        erases = tl.where(right & (half >= N), erases * decay, erases)
     else:
-        return reads, reads, writes
+        erases = tl.where(right, erases * decay, erases)
+    return reads, erases, tl.where(right, writes, writes * decay)

@@ -9,13 +9,11 @@ import triton
 import triton.language as tl
 
 from .delta_gates import (
-    around_chunk,
-    around_middle,
-    erase_from_middle,
     erased,
     key_gates,
     pairs,
     read_after,
+    widened,
 )
 from .delta_prepare import chunk_of, fading
 from .delta_walk import head_gates
@@ -63,27 +61,26 @@ def gradients(
     if KEYED:
         now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
         Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
-        down, erase, up = around_chunk(now, offsets, N, TOGETHER, PRECISION)
-        dQ, dB, dW = dQ * down, dB * erase, dW * up
         F = tl.where(erased(offsets, N, TOGETHER), F, 0.0)
         here = tl.sum(tl.where(offsets[:, None] == offsets[None, :], A, 0.0), 1)[:, None]
-        dQ += here * strength[:, None] * W
-        dW += here * Q
+        rQ, rB = here * strength[:, None] * W, tl.zeros((C, BK), tl.float32)
+        rW = here * Q
         W = W * strength[:, None]
+        to_reads, to_writes = tl.exp(now), tl.full((C, BK), 1.0, tl.float32)
+        to_erases = to_writes if TOGETHER else to_reads
         for level in range(0, LEVELS):
             meet = pairs(offsets, 1 << level)
             of_reads, of_erases = tl.where(meet, A, 0.0), tl.where(meet, F, 0.0)
-            to_reads, to_writes = around_middle(now, offsets, 1 << level, PRECISION)
-            if TOGETHER:
-                to_erases = erase_from_middle(now, offsets, 1 << level, N, PRECISION)
-            else:
-                to_erases = to_reads
             near = W * to_writes
-            dQ += tl.dot(of_reads, near, input_precision=PRECISION) * to_reads
-            dB += tl.dot(of_erases, near, input_precision=PRECISION) * to_erases
+            rQ += tl.dot(of_reads, near, input_precision=PRECISION) * to_reads
+            rB += tl.dot(of_erases, near, input_precision=PRECISION) * to_erases
             back = tl.dot(tl.trans(of_reads), Q * to_reads, input_precision=PRECISION)
             back -= tl.dot(tl.trans(of_erases), B * to_erases, input_precision=PRECISION)
-            dW += back * to_writes
+            rW += back * to_writes
+            to_reads, to_erases, to_writes = widened(
+                to_reads, to_erases, to_writes, now, offsets, 1 << level, N, TOGETHER, PRECISION
+            )
+        dQ, dB, dW = dQ * to_reads + rQ, dB * to_erases + rB, dW * to_writes + rW
     else:
         down, erase, up, gate = head_gates(
             g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER

@@ -12,15 +12,13 @@ import triton
 import triton.language as tl
 
 from .delta_gates import (
-    around_chunk,
-    around_middle,
-    erase_from_middle,
     erased,
     faded_before,
     faded_earlier,
     key_gates,
     pairs,
     read_after,
+    widened,
 )
 from .memory import column, place, put, tile
 
@@ -111,22 +109,20 @@ def prepare(
             Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
             same = offsets[:, None] == offsets[None, :]
             P += tl.where(same, tl.sum(Q * W, 1)[:, None], 0.0)
+            gate = tl.exp(now)
+            Q = Q * gate
+            if not TOGETHER:
+                B = B * gate
             for level in range(0, LEVELS):
                 meet = pairs(offsets, 1 << level)
-                to_reads, to_writes = around_middle(now, offsets, 1 << level, PRECISION)
-                if TOGETHER:
-                    to_erases = erase_from_middle(now, offsets, 1 << level, N, PRECISION)
-                else:
-                    to_erases = to_reads
-                near = tl.trans(W * to_writes)
-                X = tl.dot(Q * to_reads, near, input_precision=PRECISION)
+                X = tl.dot(Q, tl.trans(W), input_precision=PRECISION)
                 P += tl.where(meet, X, 0.0)
-                X = tl.dot(B * to_erases, near, input_precision=PRECISION)
+                X = tl.dot(B, tl.trans(W), input_precision=PRECISION)
                 L += tl.where(meet & seen, X, 0.0)
-            down, erase, up = around_chunk(now, offsets, N, TOGETHER, PRECISION)
-            put(near_q, Q * down, first, read, tokens, heads, head, keys, K)
-            put(near_k, W * up, first * N, rows, tokens * N, heads, head, keys, K)
-            put(near_b, B * erase, first * N, rows, tokens * N, heads, head, keys, K)
+                Q, B, W = widened(Q, B, W, now, offsets, 1 << level, N, TOGETHER, PRECISION)
+            put(near_q, Q, first, read, tokens, heads, head, keys, K)
+            put(near_b, B, first * N, rows, tokens * N, heads, head, keys, K)
+            put(near_k, W, first * N, rows, tokens * N, heads, head, keys, K)
             all_of_it = tl.exp(tl.sum(now, 0))
             tl.store(whole + (slot * heads + head) * K + keys, all_of_it, mask=keys < K)
         else:
