@@ -55,33 +55,44 @@ def gradients(
         dW += tl.dot(R, tl.trans(Z), input_precision=PRECISION)
     A, dQ = A * scale, dQ * scale
     strength = column(beta, first * N, rows, tokens * N, heads, head)
-    Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
     W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
-    B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
     if KEYED:
+        # Twice over the levels, for fewer tiles at a time: what reads and erases get, and what writes get.
         now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
-        Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
         F = tl.where(erased(offsets, N, TOGETHER), F, 0.0)
         here = tl.sum(tl.where(offsets[:, None] == offsets[None, :], A, 0.0), 1)[:, None]
-        rQ, rB = here * strength[:, None] * W, tl.zeros((C, BK), tl.float32)
-        rW = here * Q
-        W = W * strength[:, None]
+        near = W.to(tl.float32) * strength[:, None]
+        rQ, rB = here * near, tl.zeros((C, BK), tl.float32)
         to_reads, to_writes = tl.exp(now), tl.full((C, BK), 1.0, tl.float32)
         to_erases = to_writes if TOGETHER else to_reads
         for level in range(0, LEVELS):
             meet = pairs(offsets, 1 << level)
-            of_reads, of_erases = tl.where(meet, A, 0.0), tl.where(meet, F, 0.0)
-            near = W * to_writes
-            rQ += tl.dot(of_reads, near, input_precision=PRECISION) * to_reads
-            rB += tl.dot(of_erases, near, input_precision=PRECISION) * to_erases
-            back = tl.dot(tl.trans(of_reads), Q * to_reads, input_precision=PRECISION)
-            back -= tl.dot(tl.trans(of_erases), B * to_erases, input_precision=PRECISION)
-            rW += back * to_writes
-            to_reads, to_erases, to_writes = widened(
-                to_reads, to_erases, to_writes, now, offsets, 1 << level, N, TOGETHER, PRECISION
+            X = tl.dot(tl.where(meet, A, 0.0), near, input_precision=PRECISION)
+            rQ += X * to_reads
+            X = tl.dot(tl.where(meet, F, 0.0), near, input_precision=PRECISION)
+            rB += X * to_erases
+            to_reads, to_erases, near = widened(
+                to_reads, to_erases, near, now, offsets, 1 << level, N, TOGETHER, PRECISION
             )
-        dQ, dB, dW = dQ * to_reads + rQ, dB * to_erases + rB, dW * to_writes + rW
+        dQ, dB = dQ * to_reads + rQ, dB * to_erases + rB
+        Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST).to(tl.float32)
+        B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST).to(tl.float32)
+        rW = here * Q
+        Q = Q * tl.exp(now)
+        if not TOGETHER:
+            B = B * tl.exp(now)
+        for level in range(0, LEVELS):
+            meet = pairs(offsets, 1 << level)
+            X = tl.dot(tl.trans(tl.where(meet, A, 0.0)), Q, input_precision=PRECISION)
+            X -= tl.dot(tl.trans(tl.where(meet, F, 0.0)), B, input_precision=PRECISION)
+            rW += X * to_writes
+            Q, B, to_writes = widened(
+                Q, B, to_writes, now, offsets, 1 << level, N, TOGETHER, PRECISION
+            )
+        dW = dW * to_writes + rW
     else:
+        Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
+        B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
         down, erase, up, gate = head_gates(
             g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER
         )
