@@ -4,5 +4,7 @@ if __name__ != "dsf.kernels":
     raise ImportError(f"this package is dsf.kernels: import it by that name, not as {__name__}")
 
 from .decay.scalar_operator import scalar_decay as scalar_decay
+from .delta.operator import delta_rule as delta_rule
+from .delta.operator import dplr_rule as dplr_rule
 from .scans.channel_operator import gated_scan as gated_scan
 from .scans.selective_operator import selective_scan as selective_scan
