@@ -152,19 +152,32 @@ def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
     return o, final
 
 
+def residuals(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
+    """The states before each chunk (slots, H, K, V) and r of every row (B, T n, H, V), in float32."""
+    return _kept(_solved(x, upcast))
+
+
+def _kept(solved: Solved) -> tuple[Tensor, Tensor]:
+    x = solved.x
+    keys, values = x.state.shape[2:]
+    before = x.state.new_empty(solved.slots, x.heads, keys, values)
+    rests = x.state.new_empty(*x.v.shape[:2], x.heads, values)
+    own = {"kept": before, "rests": rests, "o": None, "final": None, "KEEP": True}
+    grid = (x.packing.sequences * x.heads, _values(x, "walk"))
+    solved.x.launch("walk", grid, solved.given | own)
+    return before, rests
+
+
 def backward(
     x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
 ) -> tuple[Tensor, ...]:
     """Gradients of q, k, b, v, β, g and the initial state, for those of the outputs and final states."""
     solved = _solved(x, upcast)
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    lead, (keys, values) = (*x.k.shape[:2], x.heads), (x.q.shape[-1], x.v.shape[-1])
-    new = x.state.new_empty
-    states = (solved.slots, x.heads, keys, values)
-    before, after, rests, dv = new(states), new(states), new(*lead, values), new(*lead, values)
-    dstate, walks = torch.empty_like(x.state), x.packing.sequences * x.heads
-    own = {"kept": before, "rests": rests, "o": None, "final": None, "KEEP": True}
-    solved.x.launch("walk", (walks, _values(x, "walk")), solved.given | own)
+    before, rests = _kept(solved)
+    lead, keys, new = rests.shape[:3], x.q.shape[-1], x.state.new_empty
+    after, dv, dstate = (torch.empty_like(each) for each in (before, rests, x.state))
+    walks = x.packing.sequences * x.heads
     own = {"kept": after, "do": do, "dfinal": dfinal, "dv": dv, "dstate": dstate}
     solved.x.launch("walk_back", (walks, _values(x, "walk_back")), solved.given | own)
     dq, dk, db = new(*x.q.shape[:2], x.heads, keys), new(*lead, keys), new(*lead, keys)

@@ -33,6 +33,8 @@ def gradients(
     slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1) // KT
     keys = tl.program_id(1) % KT * BK + tl.arange(0, BK)
     first, tokens, number = chunk_of(slot, starts, owners, length, C // N, PACKED)
+    if number * C >= tokens * N:  # a slot between packed sequences
+        return
     offsets = tl.arange(0, C)
     rows = number * C + offsets
     read = read_after(rows, tokens, N)

@@ -91,6 +91,8 @@ def prepare(
     """(I + L)⁻¹ and P of one chunk and head."""
     slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first, tokens, number = chunk_of(slot, starts, owners, length, C // N, PACKED)
+    if number * C >= tokens * N:  # a slot between packed sequences
+        return
     offsets = tl.arange(0, C)
     rows = number * C + offsets
     read = read_after(rows, tokens, N)
