@@ -81,7 +81,8 @@ ROWS = (
     Row("bfloat16, a gate per key", dtype=torch.bfloat16, length=18, keyed=True),
 )  # fmt: skip
 
-NAMES = ("q", "k", "b", "v", "strengths", "gates", "states")
+CHUNK = 32
+NAMES = ("outputs", "final states", *(f"gradient of {x}" for x in ("q", "k", "b", "v", "β", "g", "h")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +116,8 @@ def drawn(row: Row) -> Case:
         k = k[:, :1].expand_as(k).contiguous()
     beta = 2 * torch.rand((*many, H), generator=draw)
     beta = 2 - beta / 1000 if row.same else beta / row.size
+    beta = beta / 2 if row.together else beta
     b = k.clone()
-    if row.together:  # an erase and, beside it, writes of other keys: diagonal plus low rank
-        place = torch.arange(many[1]) % row.rows
-        first = (place == 0)[:, None, None]
-        b, v, beta = b * first, v * ~first, torch.where(first[..., 0], beta, 1.0)
     q, k, b, v = (x.to(row.dtype) for x in (q, k, b, v))
     shape = (*lead, H, row.keys) if row.keyed else (*lead, H)
     g = -row.gates * torch.rand(shape, generator=draw)
@@ -139,8 +137,14 @@ def pieces(row: Row) -> list[tuple[slice, slice]]:
     return [(slice(n, n + 1), slice(*pair)) for n, pair in enumerate(pairs)]
 
 
-def recurrence(row: Row, leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The rule row by row: outputs and final states."""
+def recurrence(
+    row: Row, leaves: list[Tensor], stored: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """The rule row by row: outputs and final states; products of a narrower type round what they take."""
+
+    def rounded(x: Tensor) -> Tensor:
+        return x if stored is None else x.to(stored).to(x.dtype)
+
     q, k, b, v, beta, g, state = leaves
     q, k, b, v = (repeated(x, beta.shape[2]) for x in (q, k, b, v))
     decays = g.exp() if row.keyed else g.exp()[..., None]
@@ -150,10 +154,11 @@ def recurrence(row: Row, leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
         for t in range(tokens.start, tokens.stop):
             before, S = S, decays[:, t, ..., None] * S
             for i in range(t * row.rows, (t + 1) * row.rows):
-                seen = before if row.together else S
+                seen = rounded(before if row.together else S)
                 r = v[:, i] - (b[:, i, :, :, None] * seen).sum(-2)
-                S = S + (beta[:, i, :, None] * k[:, i])[..., None] * r[..., None, :]
-            outputs.append(row.scale * (q[:, t, :, :, None] * S).sum(-2)[:, None])
+                S = S + k[:, i][..., None] * rounded(beta[:, i, :, None] * r)[..., None, :]
+            y = row.scale * (q[:, t, :, :, None] * rounded(S)).sum(-2)
+            outputs.append(y[:, None])
         finals.append(S)
     return torch.cat(outputs, 1), torch.cat(finals)
 
@@ -171,10 +176,10 @@ class Stored(Delta):
         return replace(found, step=found.step + 3 * more, path=found.path + 6 * more)
 
 
-def system_of(case: Case, tokens: slice) -> tuple[System, Tensor, Tensor]:
-    """A step per row, or per token where rows act together; its tokens, and what it reads outside of them."""
+def limits_of(case: Case, sequences: slice, tokens: slice) -> tuple[Tensor, Tensor]:
+    """Bounds of outputs and final states, from a system with a step per row, or per token where rows act together."""
     row, n = case.row, case.row.rows
-    q, k, b, v, beta, g, _ = case.leaves
+    q, k, b, v, beta, g, state = case.leaves
     heads = beta.shape[2]
     inner = slice(tokens.start * n, tokens.stop * n)
     q = repeated(q, heads)[:, tokens].double() * row.scale
@@ -185,133 +190,265 @@ def system_of(case: Case, tokens: slice) -> tuple[System, Tensor, Tensor]:
         write, b, v = (x.unflatten(1, size).transpose(2, 3) for x in (write, b, v))
         left, right = -write.mT, b.mT
     else:
-        spread = torch.zeros(g.shape[0], g.shape[1], n, *g.shape[2:], dtype=g.dtype)
-        spread[:, :, 0] = g
-        g, reads = spread.flatten(1, 2), torch.zeros(*q.shape[:2], n, *q.shape[2:]).double()
-        reads[:, :, n - 1] = q
-        q = reads.flatten(1, 2)
+        spread, reads = (torch.zeros(*x.shape[:2], n, *x.shape[2:]).double() for x in (g, q))
+        spread[:, :, 0], reads[:, :, n - 1] = g, q
+        g, q = spread.flatten(1, 2), reads.flatten(1, 2)
         decay = g.exp() if row.keyed else g.exp()[..., None]
         left, right = -write[..., None], (decay * b)[..., None]
     gate = Diagonal.from_log(g) if row.keyed else Scalar.from_log(g)
-    return (
-        System(DPLR(gate, left, right), OuterCoupling(write), OuterCoupling(q)).map(Tensor.float),
-        v.float(),
-        torch.linalg.vector_norm(b, dim=-1),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Limits:
-    """Bounds of outputs, final states and the seven gradients per head."""
-
-    outputs: Tensor
-    memory: Tensor
-    gradients: tuple[Tensor, ...]
-
-
-def limits_of(case: Case, sequences: slice, tokens: slice) -> Limits:
-    """From those of the system's leaves: k and β are in P = -β k and in the write, b in Q, gates in all later paths."""
-    row, n = case.row, case.row.rows
-    system, values, erase = system_of(case, tokens)
-    first, last = case.leaves[6][sequences], case.dfinal[sequences]
-    up = case.do[:, tokens].float()
-    count = up.shape[1]
-    if not row.together:
-        wide = torch.zeros(*up.shape[:2], n, *up.shape[2:])
-        wide[:, :, n - 1] = up
-        up = wide.flatten(1, 2)
-    found = error_bound(
-        system, values, State(first), form=Stored(row.dtype), cotangents=(up, last)
-    )
-    of_gate, of_left, of_right, of_write, of_read, of_tokens, of_state = found.gradients
-    lead = (up.shape[0], count, case.leaves[4].shape[2])
-
-    def each_row(x: Tensor) -> Tensor:
-        """A bound of a step, (B, steps, H), for its rows (B, T n, H)."""
-        x = x.expand(lead[0], x.shape[1], lead[2])
-        return x.repeat_interleave(n, 1) if row.together else x
-
-    inner = slice(tokens.start * n, tokens.stop * n)
-    strength = case.leaves[4][:, inner].abs().double()
-    if row.together:
-        of_write, of_tokens = (
-            x.expand(*lead, n, x.shape[-1]).transpose(2, 3).flatten(1, 2)
-            for x in (of_write, of_tokens)
-        )
-        erase = erase.transpose(2, 3).flatten(1, 2)
-    of_both = of_write[..., 0] + each_row(of_left)
-    size = torch.linalg.vector_norm(
-        repeated(case.leaves[1], lead[2])[:, inner].double(), dim=-1
-    )
-    of_erase = each_row(of_right)
-    reads = torch.linalg.vector_norm(system.read.weights.double(), dim=-1)
-    paths = strength * size * of_both + erase * of_erase
-    per_token = paths.unflatten(1, (count, n)).sum(2)
-    of_read = of_read[..., 0] if row.together else of_read[..., 0][:, n - 1 :: n]
-    reads = reads if row.together else reads[:, n - 1 :: n]
-    per_token = per_token + reads * of_read
-    rest = (last.abs().double() * found.memory).sum((-1, -2))[:, None]
-    gates = of_gate if row.together else of_gate[:, ::n]
-    gates = per_token.flip(1).cumsum(1).flip(1) + rest + gates
+    system = System(DPLR(gate, left, right), OuterCoupling(write), OuterCoupling(q))
+    system, first = system.map(Tensor.float), State(state[sequences])
+    found = error_bound(system, v.float(), first, form=Stored(row.dtype))
     outputs = found.outputs if row.together else found.outputs[:, n - 1 :: n]
-    return Limits(
-        outputs,
-        found.memory,
-        (
-            row.scale * of_read[..., None],
-            (strength * of_both)[..., None],
-            of_erase[..., None],
-            of_tokens,
-            size * of_both,
-            gates[..., None] if row.keyed else gates,
-            of_state,
-        ),
-    )
+    return outputs, found.memory
 
 
 def launched(case: Case) -> tuple[Tensor, ...]:
-    """Outputs, final states and the seven gradients, as the programs compute them."""
+    """Outputs, final states and the gradients of q, k, b, v, β, g and the states, as the programs compute them."""
     x, narrow = case.quantities, case.row.dtype == torch.bfloat16
     o, final = chunks.forward(x, upcast=narrow)
     return o, final, *chunks.backward(x, case.do, case.dfinal, final, upcast=narrow)
 
 
-def shared_bound(bound: Tensor, exact: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    """Bounds (B, ·, H, ·) of heads that are summed to those of `exact`, and of rounding the sum."""
-    bound = bound.expand(*bound.shape[:3], exact.shape[-1])
-    bound = bound.unflatten(2, (exact.shape[2], -1)).sum(3)
-    return (1 + heads * U) * bound + (2 * unit_roundoff(dtype) + heads * U) * exact.abs()
+def results(case: Case, precision: torch.dtype) -> list[Tensor]:
+    """The same nine from the recurrence, by autograd, in float64 or in the arithmetic of the case's type."""
+    row, exact = case.row, precision == torch.float64
+    leaves = [x.to(precision).requires_grad_() for x in case.leaves]
+    stored = None if exact or row.dtype == torch.float32 else row.dtype
+    pair = recurrence(row, leaves, stored)
+    up = [x.to(precision) for x in (case.do, case.dfinal)]
+    found = list(torch.autograd.grad(pair, leaves, up, allow_unused=True))
+    found = [torch.zeros_like(x) if y is None else y for x, y in zip(leaves, found, strict=True)]
+    found[5] = torch.where(torch.isneginf(case.leaves[5]), 0.0, found[5])
+    both = [*(x.detach() for x in pair), *found]
+    if exact:
+        return both
+    return [x.to(row.dtype) if i in (0, *range(2, 6)) else x for i, x in enumerate(both)]
+
+
+def errors_of(case: Case, exact: list[Tensor]) -> list[Tensor]:
+    """How far the recurrence is off in the same arithmetic: the largest error of each result, and one rounding more.
+
+    A chunk sums over up to 32 rows what the recurrence adds row by row; narrower types round a few times per chunk and
+    not per sum. The gates' gradient is a sum over later steps of differences of products, so its error is that of
+    what is multiplied.
+    """
+    row, n = case.row, case.row.rows
+    plain = results(case, torch.float32)
+    u, times = unit_roundoff(row.dtype), CHUNK if row.dtype == torch.float32 else 4
+
+    def largest(x: Tensor) -> Tensor:
+        return x.double().abs().max() if x.numel() else torch.zeros(()).double()
+
+    found = [
+        times * (largest(x.double() - y) + 2 * u * largest(y))
+        for x, y in zip(plain, exact, strict=True)
+    ]
+    heads = row.heads[0]
+    q, k, b = (repeated(x, heads).double().abs() for x in case.leaves[:3])
+    k = k * case.leaves[4].double().abs()[..., None]
+    products = k * found[3] + b * found[4]
+    each = q * found[2] + products.unflatten(1, (-1, n) if row.length else (0, n)).sum(2)
+    last = case.dfinal.double().abs().sum(-1) * found[1]
+    each, last = (each, last) if row.keyed else (each.sum(-1), last.sum(-1))
+    of_gates = torch.zeros_like(each)
+    for sequences, tokens in pieces(row):
+        later = each[:, tokens].flip(1).cumsum(1).flip(1)
+        of_gates[:, tokens] = later + last[sequences][:, None]
+    found[7] = found[7] + of_gates
+    return found
 
 
 def law_within_bounds(row: Row) -> None:
-    """Every result is within its bound of the recurrence in float64."""
+    """Outputs and states within their proven bounds, and all nine as near the exact ones as the recurrence can be."""
     case = drawn(row)
-    o, final, *gradients = launched(case)
-    wide = [x.double().requires_grad_() for x in case.leaves]
-    outputs, last = recurrence(row, wide)
-    found = torch.autograd.grad(
-        (outputs, last), wide, (case.do.double(), case.dfinal.double()), allow_unused=True
-    )
-    exact = [
-        torch.zeros_like(x) if one is None else one for one, x in zip(found, wide, strict=True)
-    ]
-    exact[5] = torch.where(torch.isneginf(case.leaves[5]), 0.0, exact[5])
-    heads = row.heads[0]
+    found, exact = launched(case), results(case, torch.float64)
     for sequences, tokens in pieces(row):
-        limits = limits_of(case, sequences, tokens)
-        inner = slice(tokens.start * row.rows, tokens.stop * row.rows)
-        rounded = 2 * unit_roundoff(row.dtype) * outputs[:, tokens].detach().abs()
-        require_within(o[:, tokens], outputs[:, tokens], limits.outputs + rounded, "outputs")
-        require_within(final[sequences], last[sequences], limits.memory, "final states")
-        places = (tokens, inner, inner, inner, inner, tokens, sequences)
-        for i, (name, place) in enumerate(zip(NAMES, places, strict=True)):
-            at = (slice(None), place) if i < 6 else place
-            bound = limits.gradients[i]
-            if i < 4:
-                bound = shared_bound(bound, exact[i][at], heads, row.dtype)
-            require_within(gradients[i][at], exact[i][at], bound, f"gradient of {name}")
+        outputs, memory = limits_of(case, sequences, tokens)
+        outputs = outputs + 2 * unit_roundoff(row.dtype) * exact[0][:, tokens].abs()
+        require_within(found[0][:, tokens], exact[0][:, tokens], outputs, "outputs")
+        require_within(found[1][sequences], exact[1][sequences], memory, "final states")
+    for name, one, other, limit in zip(NAMES, found, exact, errors_of(case, exact), strict=True):
+        require_within(one, other, limit, name)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_within_bounds_of_the_recurrence(row: Row) -> None:
     law_within_bounds(row)
+
+
+SMALL = Row("small", length=5, keys=2, values=3, heads=(1, 1, 1, 1), keyed=True)
+
+
+def test_in_sixty_digits() -> None:
+    """Outputs and final state of a short run, against the recurrence in sixty digits."""
+    case = drawn(SMALL)
+    q, k, b, v, beta, g, state = case.leaves
+    o, final = chunks.forward(case.quantities)
+    with mpmath.workdps(60):
+        S = mpmath.matrix(state[0, 0].tolist())
+        rows = []
+        for t in range(SMALL.length):
+            key, value = mpmath.matrix(k[0, t, 0].tolist()), mpmath.matrix(v[0, t, 0].tolist())
+            S = mpmath.diag([mpmath.exp(mpmath.mpf(x)) for x in g[0, t, 0].tolist()]) * S
+            erase = S.T * mpmath.matrix(b[0, t, 0].tolist())
+            S = S + mpmath.mpf(float(beta[0, t, 0])) * key * (value - erase).T
+            rows.append((S.T * mpmath.matrix(q[0, t, 0].tolist()) * mpmath.mpf(SMALL.scale)).T)
+        exact = torch.tensor([[float(x) for x in row] for row in rows], dtype=torch.float64)
+        end = torch.tensor(
+            [[float(S[i, j]) for j in range(3)] for i in range(2)], dtype=torch.float64
+        )
+    outputs, memory = limits_of(case, slice(0, 1), slice(0, SMALL.length))
+    require_within(o[0, :, 0], exact, outputs[0, :, 0], "outputs")
+    require_within(final[0, 0], end, memory[0, 0], "final state")
+
+
+@pytest.mark.parametrize("row", ROWS[:2], ids=lambda row: row.name)
+def test_forward_and_backward_are_adjoint(row: Row) -> None:
+    """⟨dy, L v⟩ + ⟨dh, M v⟩ = ⟨dv, v⟩ for the map of v alone, from an empty state."""
+    case = drawn(row)
+    case = replace(case, leaves=(*case.leaves[:6], torch.zeros_like(case.leaves[6])))
+    o, final, *gradients = launched(case)
+    pairs = ((case.do, o), (case.dfinal, final))
+    there = float(sum((a.double() * b.double()).sum() for a, b in pairs))
+    back = float((gradients[3].double() * case.leaves[3].double()).sum())
+    size = float(sum((a.abs() * b.abs()).sum() for a, b in pairs))
+    assert abs(there - back) <= 64 * (16 + row.length) * U * size
+
+
+def law_of_residuals(row: Row) -> float:
+    """(I + L) R - (V - B S) of each chunk is no larger than substitution leaves: γ (|I + L| |R| + |V| + |B| |S|).
+
+    The bound of substitution is that of Higham, Accuracy and Stability, theorem 8.5; it does not grow with the condition of I + L.
+    """
+    case = drawn(row)
+    before, rests = chunks.residuals(case.quantities)
+    k, v, beta = (x[0].double() for x in (*case.leaves[1::2][:2], case.leaves[4]))
+    k, v, beta = k[:, 0], v[:, 0], beta[:, 0]
+    worst, size = 0.0, int(case.quantities.program("walk")[1].constants["C"])
+    for slot, at in enumerate(range(0, row.length, size)):
+        K, V, R = (x[at : at + size] for x in (k, v, rests[0, :, 0].double()))
+        S = before[slot, 0].double()
+        L = torch.eye(len(K)).double() + (K @ K.T).tril(-1) * beta[at : at + size]
+        left = L @ R - (V - K @ S)
+        limit = L.abs() @ R.abs() + V.abs() + K.abs() @ S.abs()
+        limit = 4 * (row.keys + size) * U * limit
+        worst = max(worst, require_within(left, torch.zeros_like(left), limit, "residual"))
+    return worst
+
+
+EQUAL = next(row for row in ROWS if row.name == "equal keys")
+
+
+def test_equal_keys_leave_the_residuals_of_substitution() -> None:
+    assert 0 < law_of_residuals(EQUAL) <= 1
+
+
+@triton.jit
+def by_powers(L, offsets, C: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr):
+    """(I - L)(I + L²)(I + L⁴)…: the same in exact arithmetic."""
+    same = tl.where(offsets[:, None] == offsets[None, :], 1.0, 0.0)
+    T, power = same - L, L
+    for _level in range(1, LEVELS):
+        power = tl.dot(power, power, input_precision=PRECISION)
+        T = tl.dot(T, same + power, input_precision=PRECISION)
+    return T
+
+
+def test_powers_do_not_solve_equal_keys(monkeypatch) -> None:
+    monkeypatch.setattr(delta_prepare, "inverse_of", by_powers)
+    assert law_of_residuals(replace(EQUAL, name="other keys", same=False)) <= 1
+    with pytest.raises(BoundExceeded):
+        law_of_residuals(EQUAL)
+
+
+@triton.jit
+def itself_too(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
+    return offsets[:, None] >= offsets[None, :]
+
+
+@triton.jit
+def one_by_one(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
+    return offsets[:, None] > offsets[None, :]
+
+
+@triton.jit
+def left_halves_too(offsets, half):
+    own = offsets // half
+    return own[:, None] == own[None, :] + 1
+
+
+@triton.jit
+def never_fading(now, offsets, half, PRECISION: tl.constexpr):
+    return now * 0.0 + 1.0
+
+
+@triton.jit
+def after_the_first(rows, tokens, N: tl.constexpr):
+    return tl.where(rows % N == 0, rows // N, tokens)
+
+
+@triton.jit
+def before_the_last(rows, tokens, N: tl.constexpr):
+    return tl.where(rows % N == N - 1, rows // N, tokens)
+
+
+@triton.jit
+def own_gate_too(rows, offsets, tokens, N: tl.constexpr):
+    return tl.where(rows % N == 0, rows // N, tokens)
+
+
+@triton.jit
+def two_after(rows, offsets, tokens, C: tl.constexpr, N: tl.constexpr):
+    return tl.where((rows % N == N - 1) & (offsets < C - 1), rows // N + 2, tokens)
+
+
+@triton.jit
+def undecayed(whole, slot, heads, head, keys, K):
+    return tl.where(keys < K, 1.0, 0.0)[:, None]
+
+
+@triton.jit
+def no_strength(pointer, first, rows, length, heads, head):
+    return tl.where(rows < length, 1.0, 0.0)
+
+
+def named(name: str) -> Row:
+    return next(row for row in ROWS if row.name == name)
+
+
+PLANTED = {
+    "an erase sees its own write": (delta_prepare, "erased", itself_too, "two chunks"),
+    "rows together act one by one": (delta_prepare, "erased", one_by_one, "two rows together"),
+    "the same in gradients": (delta_gradients, "erased", one_by_one, "two rows together, a gate per key"),
+    "halves of other blocks": (delta_prepare, "pairs", left_halves_too, "two chunks"),
+    "halves of other blocks in gradients": (delta_gradients, "pairs", left_halves_too, "two chunks, a gate per key"),
+    "blocks that do not fade": (delta_gates, "beside", never_fading, "two chunks, a gate per key"),
+    "read too early": (delta_walk, "read_after", after_the_first, "four rows, one by one"),
+    "gradients read too early": (delta_gradients, "read_after", after_the_first, "four rows, one by one"),
+    "faded too late": (delta_prepare, "faded_before", before_the_last, "four rows, one by one"),
+    "faded too late per key": (delta_gates, "faded_before", before_the_last, "four rows, a gate per key"),
+    "an erase after its gate": (delta_walk, "faded_earlier", own_gate_too, "two rows together"),
+    "writes that fade too late": (delta_walk, "faded_after", two_after, "two chunks"),
+    "a chunk that does not fade": (delta_walk, "state_gate", undecayed, "two chunks, a gate per key"),
+    "writes at full strength": (delta_walk, "column", no_strength, "equal keys, a gate per key"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
+    module, function, bug, row = PLANTED[name]
+    monkeypatch.setattr(module, function, bug)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(named(row))
+
+
+def test_a_planted_bug_of_what_is_gathered_is_caught(monkeypatch) -> None:
+    right = chunks.gathered
+
+    def erases_as_writes(x, dq, dk, db, dv, last):
+        return right(x, dq, db, dk, dv, last)
+
+    monkeypatch.setattr(chunks, "gathered", erases_as_writes)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(ROWS[0])
