@@ -6,6 +6,8 @@ if __name__ != "dsf.kernels":
 from .attention.operator import flash_attention as flash_attention
 from .attention.operator import neighborhood_attention as neighborhood_attention
 from .decay.scalar_operator import scalar_decay as scalar_decay
+from .delta.operator import delta_rule as delta_rule
+from .delta.operator import dplr_rule as dplr_rule
 from .scans.channel_operator import gated_scan as gated_scan
 from .scans.selective_operator import selective_scan as selective_scan
 from .steps.cache import bytes_of_step as bytes_of_step

@@ -1,0 +1,189 @@
+r"""Launches of the delta family: r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q, forward and backward on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsf.kernels.contract import Program, Tile
+from dsf.kernels.limits import nearest
+from dsf.kernels.shapes import Packing
+from dsf.registry import resolve
+
+from .contract import NAMES, PROGRAMS, tile_for
+from .gates import gathered
+
+
+@dataclass(frozen=True, eq=False)
+class Quantities:
+    """Checked tensors of one call, contiguous.
+
+    q (B, T, Hq, K); k (B, T n, Hk, K), b (B, T n, Hb, K) and v (B, T n, Hv, V) with n rows per token; β
+    (B, T n, H), g (B, T, H) or (B, T, H, K) and a state (N, H, K, V) in float32. Rows act one by one, each
+    erase after its token's gate; or `together`, where all see the state before the token.
+    """
+
+    q: Tensor
+    k: Tensor
+    b: Tensor
+    v: Tensor
+    beta: Tensor
+    g: Tensor
+    state: Tensor
+    scale: float
+    together: bool
+    packing: Packing
+
+    @classmethod
+    def of(cls, q, k, b, v, beta, g, state, scale, together, starts) -> Quantities:  # noqa: ANN001
+        """From an operator's inputs."""
+        data = (x.contiguous() for x in (q, k, b, v))
+        single = (x.float().contiguous() for x in (beta, g, state))
+        return cls(*data, *single, scale, together, Packing.of(q, starts))
+
+    @property
+    def heads(self) -> int:
+        return self.beta.shape[2]
+
+    @property
+    def rows(self) -> int:
+        """n, the rows of a token."""
+        return self.k.shape[1] // self.q.shape[1] if self.q.shape[1] else 1
+
+    @property
+    def keyed(self) -> bool:
+        return self.g.ndim == 4
+
+    def program(self, name: str) -> tuple[Program, Tile]:
+        """A program and its tile on this device; the H100's where there is none (interpreted)."""
+        program = PROGRAMS[NAMES.index(name) + (len(NAMES) if self.keyed else 0)]
+        architecture = 90
+        if self.v.is_cuda:
+            architecture = nearest(torch.cuda.get_device_capability(self.v.device))
+        dtype = str(self.v.dtype).removeprefix("torch.")
+        sizes = self.q.shape[-1], architecture, self.v.shape[-1]
+        return program, tile_for(program, dtype, *sizes)
+
+    def launch(self, name: str, grid: tuple[int, int], given: dict[str, Any]) -> None:
+        """Run a program with what it asks for of these quantities and of what is given besides."""
+        if 0 in grid:
+            return
+        program, tile = self.program(name)
+        function = resolve(program.function)
+        known = {
+            "starts": self.packing.starts,
+            "length": self.packing.length,
+            "heads": self.heads,
+            "N": self.rows,
+            "KEYED": self.keyed,
+            "TOGETHER": self.together,
+            "PACKED": self.packing.starts is not None,
+            "scale": self.scale,
+            **{f"{x}_heads": getattr(self, x).shape[2] for x in "qkbv"},
+            **{x: getattr(self, x) for x in ("q", "k", "b", "v", "beta", "g", "state")},
+            **tile.constants,
+            **given,
+        }
+        asked = {x: known[x] for x in function.arg_names}
+        function[grid](**asked, num_warps=tile.warps, num_stages=tile.stages)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What `prepare` makes: x as the walks take it, and tables (slots, H, C, C)."""
+
+    x: Quantities
+    given: dict[str, Any]
+    slots: int
+    owners: Tensor | None
+
+
+def _solved(x: Quantities, upcast: bool) -> Solved:
+    """(I + L)⁻¹ and P of every chunk. A packed sequence's chunks have slots from ⌊start / tokens⌋ + its number."""
+    tile = x.program("prepare")[1]
+    chunk = int(tile.constants["C"])
+    each = chunk // x.rows
+    starts, owners = x.packing.starts, None
+    if starts is None:
+        slots = x.packing.sequences * -(-x.packing.length // each)
+    else:
+        count = x.packing.sequences
+        slots = x.packing.length // each + count if count else 0
+        numbers = torch.arange(slots, device=starts.device)
+        first = starts[:-1] // each + numbers[:count]
+        owners = torch.searchsorted(first, numbers, right=True) - 1
+    dtype = torch.float32 if upcast else x.v.dtype
+    new = x.v.new_empty
+    table = (slots, x.heads, chunk, chunk)
+    given = {
+        "inverse": new(table, dtype=torch.float32),
+        "reads": new(table, dtype=dtype),
+        "UPCAST": upcast,
+    }
+    near = dict.fromkeys(("near_q", "near_b", "near_k", "whole"))
+    if x.keyed:
+        keys = x.q.shape[-1]
+        for name, like in (("near_q", x.q), ("near_b", x.b), ("near_k", x.k)):
+            near[name] = new(*like.shape[:2], x.heads, keys, dtype=dtype)
+        near["whole"] = new(slots, x.heads, keys, dtype=torch.float32)
+    x.launch("prepare", (slots, x.heads), given | near | {"owners": owners})
+    if x.keyed:
+        changed = {"q": near["near_q"], "b": near["near_b"], "k": near["near_k"]}
+        x = replace(x, g=near["whole"][None], **changed)
+    return Solved(x, given, slots, owners)
+
+
+def _values(x: Quantities, name: str) -> int:
+    """How many tiles the value channels make."""
+    return -(-x.v.shape[-1] // int(x.program(name)[1].constants["BV"]))
+
+
+def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
+    solved = _solved(x, upcast)
+    o = x.v.new_empty(*x.q.shape[:2], x.heads, x.v.shape[-1])
+    final = torch.empty_like(x.state)
+    own = {"o": o, "final": final, "kept": None, "rests": None, "KEEP": False}
+    grid = (x.packing.sequences * x.heads, _values(x, "walk"))
+    solved.x.launch("walk", grid, solved.given | own)
+    return o, final
+
+
+def residuals(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
+    """The states before each chunk (slots, H, K, V) and r of every row (B, T n, H, V), in float32."""
+    return _kept(_solved(x, upcast))
+
+
+def _kept(solved: Solved) -> tuple[Tensor, Tensor]:
+    x = solved.x
+    keys, values = x.state.shape[2:]
+    before = x.state.new_empty(solved.slots, x.heads, keys, values)
+    rests = x.state.new_empty(*x.v.shape[:2], x.heads, values)
+    own = {"kept": before, "rests": rests, "o": None, "final": None, "KEEP": True}
+    grid = (x.packing.sequences * x.heads, _values(x, "walk"))
+    solved.x.launch("walk", grid, solved.given | own)
+    return before, rests
+
+
+def backward(
+    x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
+) -> tuple[Tensor, ...]:
+    """Gradients of q, k, b, v, β, g and the initial state, for those of the outputs and final states."""
+    solved = _solved(x, upcast)
+    do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
+    before, rests = _kept(solved)
+    lead, keys, new = rests.shape[:3], x.q.shape[-1], x.state.new_empty
+    after, dv, dstate = (torch.empty_like(each) for each in (before, rests, x.state))
+    walks = x.packing.sequences * x.heads
+    own = {"kept": after, "do": do, "dfinal": dfinal, "dv": dv, "dstate": dstate}
+    solved.x.launch("walk_back", (walks, _values(x, "walk_back")), solved.given | own)
+    dq, dk, db = new(*x.q.shape[:2], x.heads, keys), new(*lead, keys), new(*lead, keys)
+    found = {"before": before, "after": after, "rests": rests, "dv": dv, "do": do}
+    found |= {"dq": dq, "dk": dk, "db": db, "owners": solved.owners, "UPCAST": upcast}
+    tiles = int(x.program("gradients")[1].constants["KT"])
+    x.launch("gradients", (solved.slots, x.heads * tiles), found)
+    last = dfinal.double() * final.double()
+    return *gathered(x, dq, dk, db, dv, last), dstate
