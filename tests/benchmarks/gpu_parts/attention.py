@@ -1,4 +1,4 @@
-"""Cases of attention: softmax and sigmoid of one template over bands, and neighborhoods."""
+"""Cases of attention: weights of one template over bands, and neighborhoods."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
+
+from dsf.kernels.limits import nearest
 from dsf.sim import Pattern, Tiling, bounds, count
 
 from . import attention_reference as reference
 from . import peers
 from .case import Case, Draw, Inputs, Sizes
-from .shapes import SIX
+from .shapes import MATRIX_FAR, SIX
 
 CHECKS = (
     Sizes("odd length, shared keys", 2, 333, 4, share=2, quick=True, extra={"causal": True}),
@@ -26,7 +29,8 @@ SMALL = (
     Sizes("packed", 1, 19, 2, 8, 8, starts=(0, 7, 19), extra={"causal": True}),
     Sizes("window", 1, 20, 2, 8, 8, extra={"causal": True, "window": 6}),
 )
-REPEATED = Sizes("repeated", 2, 1000, 8, 128, 128, extra={"causal": True})
+REPEATED = Sizes("repeated", 2, 1024, 16, 128, 128, extra={"causal": True})
+FAR = (replace(MATRIX_FAR[0], extra={"causal": True, "window": 128}),)
 _CAUSAL = tuple(replace(s, extra={"causal": True}) for s in SIX)
 # B, T, H, D of FlashAttention's own tables: 16k tokens, not causal.
 _FULL = (
@@ -43,7 +47,7 @@ def drawn(draw: Draw, sizes: Sizes) -> Inputs:
         "k": draw.data(draw.normal(*lead, shared, sizes.keys)),
         "v": draw.data(draw.normal(*lead, shared, sizes.values)),
     }
-    options: dict[str, Any] = {"scale": sizes.keys**-0.5, **sizes.extra}
+    options: dict[str, Any] = {"scale": sizes.keys**-0.5, "causal": False, **sizes.extra}
     if sizes.starts is not None:
         options["starts"] = draw.starts(sizes)
     return Inputs(tensors, options)
@@ -62,11 +66,11 @@ def _flops(sizes: Sizes) -> float:
     return 2.0 * sizes.batch * sizes.heads * pairs * (sizes.keys + sizes.values)
 
 
-def _band(weight: str, draw, **more) -> Case:
+def _band(weight: str, draw, also: str = "", **more) -> Case:
     return Case(
-        name=f"{weight} attention",
+        name=f"{weight} attention{also}",
         kernel=f"flash-{weight}",
-        operator="dsf.kernels:attention",
+        operator="dsf.kernels:flash_attention",
         draw=draw,
         exact=reference.attention,
         naive=reference.attention,
@@ -74,22 +78,21 @@ def _band(weight: str, draw, **more) -> Case:
         checks=CHECKS,
         small=SMALL,
         repeated=REPEATED,
-        options={"weight": weight},
+        options={"weight": weight, **({"normalised": True} if also else {})},
         flops=_flops,
         **more,
     )
 
 
-def _grid(name: str, layout, window, stride, tiles: str | None = None, **more) -> Sizes:
-    """A pattern, and for the simulator the tiles of queries and keys."""
-    extra = {"pattern": Pattern(layout, window, stride), "tiles": tiles}
-    return Sizes(name, length=prod(layout), extra=extra, **more)
+def _grid(name: str, layout, window, stride, **more) -> Sizes:
+    pattern = Pattern(layout, window, stride)
+    return Sizes(name, length=prod(layout), extra={"pattern": pattern}, **more)
 
 
 NEIGHBORHOOD_CHECKS = (
     _grid("one axis", (333,), (64,), (1,), heads=2, quick=True),
     _grid("two axes, even stride", (17, 22), (6, 9), (2, 4), heads=2, quick=True),
-    _grid("three axes", (6, 9, 11), (4, 4, 6), (2, 1, 3), heads=2),
+    _grid("three axes", (6, 9, 11), (4, 4, 6), (2, 1, 3), heads=2, dtypes=("bfloat16",)),
 )
 NEIGHBORHOOD_SMALL = (
     _grid("one axis", (21,), (6,), (1,), heads=2, keys=8, values=8),
@@ -108,17 +111,28 @@ NEIGHBORHOOD_TIMES = (
 
 
 def neighborhood(draw: Draw, sizes: Sizes) -> Inputs:
+    pattern = sizes.extra["pattern"]
     found = drawn(draw, replace(sizes, extra={}))
-    return Inputs(found.tensors, {**found.options, "pattern": sizes.extra["pattern"]})
+    tensors = {name: x.unflatten(1, pattern.layout) for name, x in found.tensors.items()}
+    return Inputs(tensors, {"pattern": pattern, "scale": found.options["scale"]})
 
 
-def _bound(sizes: Sizes) -> float:
-    """The speed-up over dense attention that the padded tiles of the kernel allow."""
-    return bounds(count(sizes.extra["pattern"], _tiling(sizes))).padding_aware
+def _bound(sizes: Sizes, dtype: str, device: torch.device) -> float:
+    """The speed-up over dense attention that the tiles of the kernel allow, padded ones counted."""
+    return bounds(count(sizes.extra["pattern"], _tiling(sizes, dtype, device))).padding_aware
 
 
-def _tiling(sizes: Sizes) -> Tiling:
-    return Tiling.parse(sizes.extra["tiles"])
+def _tiling(sizes: Sizes, dtype: str, device: torch.device) -> Tiling:
+    """The tiles of the kernel's forward program, by its own table."""
+    from dsf.kernels.attention import flash
+
+    rank = sizes.extra["pattern"].rank
+    cuda = device.type == "cuda"
+    architecture = nearest(torch.cuda.get_device_capability(device)) if cuda else 90
+    program = flash.programs("softmax", rank, True)[0]
+    found = flash.tile_for(program, dtype, sizes.keys, architecture, sizes.values).constants
+    q, kv = (tuple(int(found[side + axis]) for axis in "ZYX")[-rank:] for side in "QK")
+    return Tiling(q, kv)
 
 
 def _visible_flops(sizes: Sizes) -> float:
@@ -133,9 +147,11 @@ CASES = (
         "softmax",
         drawn,
         times=(*_CAUSAL, *_FULL, *_DENSE),
+        far=FAR,
         peers=(peers.SDPA, peers.FLEX),
     ),
     _band("sigmoid", with_bias, times=(*_CAUSAL, *_FULL)),
+    _band("softplus", with_bias, ", divided by its sums", times=_CAUSAL[2:3]),
     _band("softplus", with_bias),
     Case(
         name="neighborhood attention",

@@ -81,7 +81,15 @@ def _weighed(scores: Tensor, seen: Tensor, weight: str) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, weight: str, bias: float, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor,
+    *,
+    weight: str,
+    bias: float,
+    scale: float,
+    normalised: bool = False,
 ):
     """Σ_j w(s q·k_j + b) v_j over the keys that are seen; q, k, v (B, T, heads, channels)."""
     heads, seen = q.shape[2], seen.to(q.device)
@@ -89,15 +97,30 @@ def attend(
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = q @ k.mT * scale
     scores = scores if weight == "softmax" else scores + bias
-    return ((_weighed(scores, seen, weight) @ v).transpose(1, 2),)
+    weights = _weighed(scores, seen, weight)
+    if normalised:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return ((weights @ v).transpose(1, 2),)
 
 
 def attention(
-    q, k, v, *, weight="softmax", bias=0.0, causal=False, window=None, scale=1.0, starts=None
+    q,
+    k,
+    v,
+    *,
+    weight="softmax",
+    normalised=False,
+    bias=0.0,
+    causal=False,
+    window=None,
+    scale=1.0,
+    starts=None,
 ):
     seen = banded(q.shape[1], k.shape[1], causal=causal, window=window, starts=starts)
-    return attend(q, k, v, seen, weight=weight, bias=bias, scale=scale)
+    return attend(q, k, v, seen, weight=weight, bias=bias, scale=scale, normalised=normalised)
 
 
-def neighborhood_attention(q, k, v, *, pattern, tiling=None, weight="softmax", scale=1.0):
-    return attend(q, k, v, neighborhood(pattern), weight=weight, bias=0.0, scale=scale)
+def neighborhood_attention(q, k, v, *, pattern, weight="softmax", scale=1.0):
+    flat = (x.flatten(1, pattern.rank) for x in (q, k, v))
+    (y,) = attend(*flat, neighborhood(pattern), weight=weight, bias=0.0, scale=scale)
+    return (y.unflatten(1, pattern.layout),)

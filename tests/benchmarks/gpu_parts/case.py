@@ -24,7 +24,7 @@ class Sizes:
     """Sizes of one run. `share` heads read one head of q, k and v; `starts` packs sequences into one row.
 
     With `hard`, some log-decays are huge and some are -inf. `extra` is what one case alone needs. `quick`
-    sizes belong to a quick run too.
+    sizes belong to a quick run too; `dtypes`, where it is given, are the only types they are checked in.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Sizes:
     hard: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
+    dtypes: tuple[str, ...] | None = None
 
     @property
     def sequences(self) -> int:
@@ -102,8 +103,8 @@ class Case:
 
     `draw(draw, sizes)` makes inputs; `exact` is the recurrence, run in float64; `naive` the same computation
     as one would write it in torch, in the type of the data. `results` names what the operator returns.
-    `checks` are validated, `small` too in a dry run; `times` and `long` are timed; `repeated` is run again
-    and again.
+    `checks` are validated, in a dry run `small` ones; `times` and `long` are timed; `repeated` is run again and
+    again; `far` has more elements than 32 bits can number.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Case:
     repeated: Sizes
     times: tuple[Sizes, ...] = ()
     long: tuple[Sizes, ...] = ()
+    far: tuple[Sizes, ...] = ()
     dtypes: tuple[str, ...] = ALL
     timed: str = "bfloat16"
     peers: tuple[Peer, ...] = ()
@@ -126,7 +128,7 @@ class Case:
     """Tensors that the operator changes; they are results too, after those that it returns."""
     options: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Sizes], float] | None = None
-    bound: Callable[[Sizes], float] | None = None
+    bound: Callable[[Sizes, str, torch.device], float] | None = None
     """The speed-up over `against`, another case at the same sizes, that the simulator allows."""
     against: str | None = None
 

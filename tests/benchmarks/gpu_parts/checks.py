@@ -1,8 +1,8 @@
 """Checks of one operator: its error against that of the naive computation, and that it repeats bit for bit.
 
 The rule is that of FlashAttention's tests: against the recurrence in float64, an error may be twice that of the
-same computation written in torch in the same type, and two roundings of float32 more, so that a naive result that is
-exact by luck asks for no more than an accumulator has.
+same computation written in torch in the same type, and eight roundings of float32 more: in float32 a short run may
+be right to a bit or two by luck, and another order of sums is no error. For narrower types that is nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .case import Case, Draw, Function, Inputs, Sizes, Tensors
 
 TIMES = 2.0
 """How many times the naive error is allowed."""
-ACCUMULATOR = 2 * torch.finfo(torch.float32).eps / 2
-"""What is allowed beyond it, of the size of the result: two roundings of a float32 accumulator."""
+ACCUMULATOR = 8 * torch.finfo(torch.float32).eps / 2
+"""What is allowed beyond it, of the size of the result: eight roundings of a float32 accumulator."""
 
 
 def check(case: Case, sizes: Sizes, dtype: str, device: str, seed: str) -> dict[str, Any]:
@@ -58,13 +58,52 @@ def repeat(
     return {"times": times, "differing": sorted(differing), "passes": not differing and finite}
 
 
+TAIL, WARM = 100, 600
+"""The steps that are compared where there are many, and those before them that still count."""
+
+
+def far(case: Case, sizes: Sizes, dtype: str, device: str, seed: str) -> dict[str, Any]:
+    """The last steps of the last head (or channel) of a run so large that an index of 32 bits would not reach them.
+
+    Decays and windows are such that steps before the last seven hundred count for nothing.
+    """
+    inputs = case.inputs(device, dtype, sizes, seed)
+    found = _forward(case, _present(case), inputs)
+    tail = _tail(inputs, sizes)
+    exact, naive = (
+        _forward(case, case.exact, _as(tail, torch.float64)),
+        _forward(case, case.naive, tail),
+    )
+    rows = []
+    for name, truth in exact.items():
+        last = slice(None) if truth.shape[1] == 1 else slice(-TAIL, None)  # a state has no steps
+        ours = found[name][:, -1:] if truth.shape[1] == 1 else found[name][:, last, -1:]
+        rows.append(_compared(name, ours, naive[name][:, last], truth[:, last]))
+    return {"results": rows, "passes": all(row["passes"] for row in rows)}
+
+
+def _tail(inputs: Inputs, sizes: Sizes) -> Inputs:
+    """The last steps of the last head, from a state that does not matter."""
+    steps = min(TAIL + WARM, sizes.length)
+    tensors = {}
+    for name, x in inputs.tensors.items():
+        if name == "initial_state":
+            tensors[name] = x[:, -1:] if steps == sizes.length else torch.zeros_like(x[:, -1:])
+        else:
+            tensors[name] = x[:, -steps:, -1:]
+    return Inputs({name: x.contiguous() for name, x in tensors.items()}, inputs.options)
+
+
+def _forward(case: Case, function: Function, inputs: Inputs) -> Tensors:
+    with torch.no_grad():
+        found = _tuple(function(**inputs.tensors, **inputs.options))
+    return dict(zip(case.results, found, strict=True))
+
+
 def results(case: Case, function: Function, inputs: Inputs, up: Sequence[Tensor] | None) -> Tensors:
     """What a function returns, by name, and with cotangents the gradient of every tensor."""
     if up is None or not case.backward:
-        with torch.no_grad():
-            return dict(
-                zip(case.results, _tuple(function(**inputs.tensors, **inputs.options)), strict=True)
-            )
+        return _forward(case, function, inputs)
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.tensors.items()}
     outputs = _tuple(function(**leaves, **inputs.options))
     given = [x.to(y.dtype) for x, y in zip(up, outputs, strict=True)]

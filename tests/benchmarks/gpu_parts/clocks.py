@@ -19,17 +19,18 @@ def sets_of_inputs(bytes_of_one: int, device: torch.device) -> int:
     """How many sets of inputs are three times the cache of second level; 8 at most."""
     if device.type != "cuda":
         return 1
-    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 64 << 20)
     return max(1, min(8, -(-3 * cache // max(bytes_of_one, 1))))
 
 
 def eager_ms(calls: Calls, device: torch.device, budget_ms: float) -> float:
-    """Milliseconds of a call as Python makes it, launches included: the median of five blocks."""
+    """Milliseconds of a call as Python makes it, launches included: the median of up to five blocks."""
     _warm(calls, device)
     clock = _events if device.type == "cuda" else _wall
     once = clock(calls, 1)
     times = max(1, min(200, int(budget_ms / 5 / max(once, 1e-3))))
-    return statistics.median(clock(calls, times) for _ in range(5))
+    blocks = max(2, min(5, int(budget_ms / max(once, 1e-3))))
+    return statistics.median(clock(calls, times) for _ in range(blocks))
 
 
 def graph_ms(calls: Calls, device: torch.device, budget_ms: float) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import exact, naive, peers
 from .case import Case, Draw, Inputs, Sizes
-from .shapes import MATRIX_CHECKS, MATRIX_REPEATED, MATRIX_SMALL, SIX, long
+from .shapes import MATRIX_CHECKS, MATRIX_FAR, MATRIX_REPEATED, MATRIX_SMALL, SIX, long
 
 RESULTS = ("outputs", "final state")
 
@@ -59,17 +59,48 @@ def bonus(draw: Draw, sizes: Sizes) -> Inputs:
     return Inputs({**drawn.tensors, "bonus": own}, drawn.options)
 
 
-def delta(draw: Draw, sizes: Sizes) -> Inputs:
-    """Keys of length one and β in (0, 1): no eigenvalue is beyond one."""
+def delta_net(draw: Draw, sizes: Sizes) -> Inputs:
+    """Keys of length one and β in (0, 1): no eigenvalue is beyond one. No gate."""
     tensors = _reads_and_writes(draw, sizes)
     unit = torch.nn.functional.normalize(tensors["k"].float(), dim=-1)
     tensors |= {
         "k": draw.data(unit),
         "beta": draw.uniform(sizes.batch, sizes.length, sizes.heads),
-        "g": _logs(draw, sizes),
         "initial_state": _state(draw, sizes),
     }
     return Inputs(tensors, _options(draw, sizes))
+
+
+def gated_delta(draw: Draw, sizes: Sizes) -> Inputs:
+    drawn = delta_net(draw, sizes)
+    return Inputs({**drawn.tensors, "g": _logs(draw, sizes)}, drawn.options)
+
+
+def delta_per_key(draw: Draw, sizes: Sizes) -> Inputs:
+    drawn = delta_net(draw, sizes)
+    return Inputs({**drawn.tensors, "g": _logs(draw, sizes, sizes.keys)}, drawn.options)
+
+
+def delta_product(draw: Draw, sizes: Sizes) -> Inputs:
+    """Two rows of keys and values in a token."""
+    drawn = gated_delta(draw, sizes)
+    lead = (sizes.batch, sizes.length)
+    k = draw.normal(*lead, sizes.heads // sizes.share, 2, sizes.keys)
+    rows = {
+        "k": draw.data(torch.nn.functional.normalize(k, dim=-1)),
+        "v": draw.data(draw.normal(*lead, sizes.heads, 2, sizes.values)),
+        "beta": draw.uniform(*lead, sizes.heads, 2),
+    }
+    return Inputs({**drawn.tensors, **rows}, drawn.options)
+
+
+def dplr(draw: Draw, sizes: Sizes) -> Inputs:
+    """As RWKV-7 has it: a = -(rate ∘ κ) and b = κ of length one."""
+    drawn = diagonal(draw, sizes)
+    shape = (sizes.batch, sizes.length, sizes.heads // sizes.share, sizes.keys)
+    b = torch.nn.functional.normalize(draw.normal(*shape), dim=-1)
+    both = {"a": draw.data(-draw.uniform(*shape) * b), "b": draw.data(b)}
+    return Inputs({**drawn.tensors, **both}, drawn.options)
 
 
 def _flops(sizes: Sizes) -> float:
@@ -105,6 +136,7 @@ CASES = (
         kernel="scalar-decay",
         times=SIX,
         long=long(16, 64, 64),
+        far=MATRIX_FAR,
         peers=(peers.SIMPLE_GLA,),
     ),
     _case(
@@ -116,6 +148,7 @@ CASES = (
         kernel="diagonal-decay",
         times=SIX,
         long=long(16, 64, 64, 262144),
+        far=MATRIX_FAR,
         peers=(peers.GLA,),
     ),
     _case(
@@ -127,14 +160,50 @@ CASES = (
         kernel="diagonal-decay",
     ),
     _case(
-        "delta rule",
+        "gated delta rule",
         "delta_rule",
-        delta,
+        gated_delta,
         exact.delta,
         naive.delta_rule,
-        kernel="delta-rule",
+        kernel="delta",
         times=SIX,
         long=long(16, 64, 64, 262144),
+        far=MATRIX_FAR,
         peers=(peers.GATED_DELTA,),
+    ),
+    _case(
+        "delta rule without a gate",
+        "delta_rule",
+        delta_net,
+        exact.delta,
+        naive.delta_rule,
+        kernel="delta",
+    ),
+    _case(
+        "delta rule with a gate per key",
+        "delta_rule",
+        delta_per_key,
+        exact.delta,
+        naive.delta_rule,
+        kernel="delta",
+        times=SIX[2:3],
+        peers=(peers.KDA,),
+    ),
+    _case(
+        "delta product",
+        "delta_rule",
+        delta_product,
+        exact.delta,
+        naive.delta_rule,
+        kernel="delta",
+    ),
+    _case(
+        "diagonal plus low rank",
+        "dplr_rule",
+        dplr,
+        exact.dplr,
+        naive.dplr_rule,
+        kernel="delta",
+        times=SIX[2:3],
     ),
 )

@@ -48,34 +48,57 @@ def decay(q, k, v, g, initial_state, *, scale=1.0, bonus=None, starts=None) -> P
         rows = []
         for t in range(q.shape[1]):
             write = k[:, t, :, :, None] * v[:, t, :, None, :]
-            gate = g[:, t].exp()[..., None, None] if g.ndim == 3 else g[:, t].exp()[..., None]
-            if bonus is None:
-                S = gate * S + write
-                read = S
-            else:
-                read, S = S + bonus[..., None] * write, gate * S + write
+            after = _faded(S, g[:, t]) + write
+            read = after if bonus is None else S + bonus[..., None] * write
+            S = after
             rows.append(scale * (q[:, t, :, :, None] * read).sum(-2))
         return _stacked(rows, v), S
 
     return by_sequence(run, (q, k, v, g), initial_state, starts)
 
 
-def delta(q, k, v, beta, g, initial_state, *, scale=1.0, starts=None) -> Pair:
-    """S = e^g S, S = S + β k (v - Sᵀ k)ᵀ, y = s Sᵀ q; g per head, or per head and key."""
+def _faded(S: Tensor, g: Tensor) -> Tensor:
+    """e^g S for a decay (B, H) per head or (B, H, K) per key."""
+    return g.exp().view(*g.shape, *(1,) * (S.ndim - g.ndim)) * S
+
+
+def delta(q, k, v, beta, initial_state, *, g=None, scale=1.0, starts=None) -> Pair:
+    """S = e^g S, S = S + β k (v - Sᵀ k)ᵀ for each row of k, v and β that a token has, y = s Sᵀ q."""
     H = beta.shape[2]
+    if k.ndim == 4:
+        k, v, beta = k[..., None, :], v[..., None, :], beta[..., None]
     q, k, v = (as_often_as_read(x, H) for x in (q, k, v))
+    gates = q.new_zeros(beta.shape[:3]) if g is None else g
 
     def run(q, k, v, beta, g, S):
         rows = []
         for t in range(q.shape[1]):
-            S = S * (g[:, t].exp()[..., None, None] if g.ndim == 3 else g[:, t].exp()[..., None])
-            key = k[:, t, :, :, None]
-            error = v[:, t] - (key * S).sum(-2)
-            S = S + key * (beta[:, t, :, None] * error)[:, :, None, :]
+            S = _faded(S, g[:, t])
+            for r in range(k.shape[3]):
+                key = k[:, t, :, r, :, None]
+                error = v[:, t, :, r] - (key * S).sum(-2)
+                S = S + key * (beta[:, t, :, r, None] * error)[:, :, None, :]
+            rows.append(scale * (q[:, t, :, :, None] * S).sum(-2))
+        return _stacked(rows, v[:, :, :, 0]), S
+
+    return by_sequence(run, (q, k, v, beta, gates), initial_state, starts)
+
+
+def dplr(q, k, v, a, b, g, initial_state, *, scale=1.0, starts=None) -> Pair:
+    """S = e^g S + a (bᵀ S) + k vᵀ, where b reads the state before its gate, y = s Sᵀ q."""
+    H = g.shape[2]
+    q, k, v, a, b = (as_often_as_read(x, H) for x in (q, k, v, a, b))
+
+    def run(q, k, v, a, b, g, S):
+        rows = []
+        for t in range(q.shape[1]):
+            read = (b[:, t, :, :, None] * S).sum(-2)
+            S = _faded(S, g[:, t]) + a[:, t, :, :, None] * read[:, :, None, :]
+            S = S + k[:, t, :, :, None] * v[:, t, :, None, :]
             rows.append(scale * (q[:, t, :, :, None] * S).sum(-2))
         return _stacked(rows, v), S
 
-    return by_sequence(run, (q, k, v, beta, g), initial_state, starts)
+    return by_sequence(run, (q, k, v, a, b, g), initial_state, starts)
 
 
 def gate(a, b, initial_state, *, starts=None) -> Pair:

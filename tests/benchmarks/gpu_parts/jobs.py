@@ -51,13 +51,13 @@ class Job:
 
     @property
     def limit_s(self) -> float:
-        """Seconds after which it is given up: a peer tunes itself, and compiling for the first time is slow."""
-        return 150.0 if self.alone else 90.0
+        """Seconds after which it is given up: compiling is slow, and a peer tunes itself."""
+        return 150.0
 
     @property
     def alone(self) -> bool:
         """Whether nothing else may use the device."""
-        return self.kind == "time"
+        return self.kind in ("time", "far")
 
     def to_json(self) -> dict[str, str]:
         """Its fields and its key, as a row begins."""
@@ -77,11 +77,10 @@ def present(cases: Iterable[Case]) -> tuple[list[Case], list[Case]]:
 
 
 def plan(cases: Iterable[Case], settings: Settings) -> list[Job]:
-    """Checks and repetitions first, those of bfloat16 before the others; then times."""
+    """Checks first, those of bfloat16 before the others; then times."""
     cases = list(cases)
-    ordered = [*_validation(cases, settings), *_repetitions(cases, settings)]
-    ordered.sort(key=lambda job: job.dtype != "bfloat16")
-    return [*ordered, *_times(cases, settings)]
+    first = sorted(_checks(cases, settings), key=lambda job: job.dtype != "bfloat16")
+    return [*first, *_times(cases, settings)]
 
 
 def sizes_of(case: Case, group: str, settings: Settings) -> list[Sizes]:
@@ -89,25 +88,26 @@ def sizes_of(case: Case, group: str, settings: Settings) -> list[Sizes]:
     if group == "checks" and settings.dry:
         return list(case.small)
     if group == "repeated":
-        return [case.small[0] if settings.dry else case.repeated]
+        return [_small(case, case.repeated) if settings.dry else case.repeated]
     chosen: tuple[Sizes, ...] = getattr(case, group)
-    if settings.dry:  # the names of what they stand for, at the sizes of a small check
-        return [replace(case.small[0], name=each.name) for each in chosen[:2]]
+    if settings.dry:
+        return [_small(case, each) for each in chosen[:2]]
     return [each for each in chosen if each.quick or not settings.quick]
 
 
-def _validation(cases: list[Case], settings: Settings) -> Iterator[Job]:
-    for case in cases:
-        for dtype in case.dtypes:
-            for sizes in sizes_of(case, "checks", settings):
-                yield Job("check", case.name, "checks", sizes.name, dtype)
+def _small(case: Case, sizes: Sizes) -> Sizes:
+    """What stands for them in a dry run: those of a small check."""
+    return replace(case.small[0], name=sizes.name, share=1, dtypes=sizes.dtypes)
 
 
-def _repetitions(cases: list[Case], settings: Settings) -> Iterator[Job]:
-    for case in cases:
-        for dtype in case.dtypes[:1] if settings.quick else case.dtypes:
-            for sizes in sizes_of(case, "repeated", settings):
-                yield Job("repeat", case.name, "repeated", sizes.name, dtype)
+def _checks(cases: list[Case], settings: Settings) -> Iterator[Job]:
+    for kind, group in (("check", "checks"), ("repeat", "repeated"), ("far", "far")):
+        for case in cases:
+            types = [each for each in case.dtypes if not settings.quick or each != "float16"]
+            for sizes in sizes_of(case, group, settings):
+                for dtype in types:
+                    if sizes.dtypes is None or dtype in sizes.dtypes:
+                        yield Job(kind, case.name, group, sizes.name, dtype)
 
 
 def _times(cases: list[Case], settings: Settings) -> Iterator[Job]:
@@ -140,13 +140,28 @@ def perform(job: Job, settings: Settings, copy_tb_s: float | None) -> dict[str, 
     case = named(job.case)
     sizes = next(s for s in sizes_of(case, job.group, settings) if s.name == job.sizes)
     try:
-        return _done(job, case, sizes, settings, copy_tb_s)
+        found = _done(job, case, sizes, settings, copy_tb_s)
+        if not settings.dry:  # what a kernel did wrong must not be found by the next job
+            torch.cuda.synchronize(settings.device)
+        return found
     except Exception as error:  # whatever a kernel raises is what the run is to report
-        return {"error": f"{type(error).__name__}: {error}".strip()[:500], "passes": False}
+        words = f"{type(error).__name__}: {error}".strip()[:500]
+        return {"error": words, "passes": False, "broken": not _healthy(settings)}
     finally:
-        if not settings.dry:
+        if not settings.dry and _healthy(settings):
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def _healthy(settings: Settings) -> bool:
+    """Whether the device still answers: after an illegal access no call in this process does."""
+    if settings.dry:
+        return True
+    try:
+        torch.cuda.synchronize(settings.device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _done(
@@ -157,6 +172,8 @@ def _done(
         return checks.check(case, sizes, job.dtype, device, job.key)
     if job.kind == "repeat":
         return checks.repeat(case, sizes, job.dtype, device, job.key, settings.repeats)
+    if job.kind == "far":
+        return checks.far(case, sizes, job.dtype, device, job.key)
     if job.kind == "compile":
         return checks.repeat(case, _shortened(sizes), job.dtype, device, job.key, 1)
     assert copy_tb_s is not None

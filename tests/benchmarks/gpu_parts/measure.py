@@ -37,7 +37,7 @@ def times(
                 row[part]["tflop_s"] = case.flops(sizes) / (1e9 * best)
     row["peers"] = {}
     if case.bound is not None:
-        row["bound"] = case.bound(sizes)
+        row["bound"] = case.bound(sizes, dtype, where)
     for peer in case.peers:
         if peer.sizes is not None and (sizes.name not in peer.sizes or where.type != "cuda"):
             row["peers"][peer.name] = {"absent": "not called at this size"}

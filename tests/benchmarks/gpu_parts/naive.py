@@ -68,10 +68,8 @@ def diagonal_decay(q, k, v, g, initial_state, *, scale=1.0, bonus=None, starts=N
         pairs, start, end = (x.to(narrow) for x in _between(g))
         S, whole = state.to(narrow), start[:, :, -1, :, None]
         if bonus is not None:  # a read at i sees decays up to i - 1, of writes before i
-            pairs = torch.cat([torch.zeros_like(pairs[:, :, :1]), pairs[:, :, :-1]], 2)
-            start = torch.cat([torch.ones_like(start[:, :, :1]), start[:, :, :-1]], 2)
-        scores = (q[:, :, :, None] * k[:, :, None] * pairs).sum(-1)
-        y = scores @ v + (q * start) @ S
+            pairs, start = _delayed(pairs, 0.0), _delayed(start, 1.0)
+        y = _scores(q, k, pairs) @ v + (q * start) @ S
         if bonus is not None:
             y = y + (q * bonus.to(narrow)[:, None] * k).sum(-1, keepdim=True) * v
         final = whole * S + (k * end).mT @ v
@@ -82,8 +80,42 @@ def diagonal_decay(q, k, v, g, initial_state, *, scale=1.0, bonus=None, starts=N
     return by_sequence(run, tokens, initial_state, starts)
 
 
-def delta_rule(q, k, v, beta, g, initial_state, *, scale=1.0, starts=None) -> Pair:
-    """The triangular system of all steps; it is solved in float32, as torch has no narrower solver."""
+def _delayed(x: Tensor, first: float) -> Tensor:
+    """Products of decays up to the step before, along axis 2."""
+    return torch.cat([torch.full_like(x[:, :, :1], first), x[:, :, :-1]], 2)
+
+
+def _scores(q: Tensor, k: Tensor, pairs: Tensor) -> Tensor:
+    """Σ_k q_ik D_ijk k_jk, or q_i·k_j D_ij for a decay per head."""
+    if pairs.ndim == 4:
+        return q @ k.mT * pairs
+    return (q[:, :, :, None] * k[:, :, None] * pairs).sum(-1)
+
+
+def _per_key(x: Tensor) -> Tensor:
+    """Factors (B, H, T) of whole keys, or (B, H, T, K), beside keys (B, H, T, K)."""
+    return x[..., None] if x.ndim == 3 else x
+
+
+def _solved(system: Tensor, right: Tensor) -> Tensor:
+    """(1 + system)⁻¹ right for a strictly lower system; in float32, as torch has no narrower solver."""
+    unit = torch.eye(system.shape[-1], device=system.device)
+    found = torch.linalg.solve_triangular(
+        unit + system.tril(-1).float(), right.float(), upper=False, unitriangular=True
+    )
+    return found.to(right.dtype)
+
+
+def delta_rule(q, k, v, beta, initial_state, *, g=None, scale=1.0, starts=None) -> Pair:
+    """The triangular system of all steps; several rows of a token are as many steps, the last of which is read."""
+    H = beta.shape[2]
+    gates = torch.zeros(beta.shape[:3], device=q.device) if g is None else g
+    if (R := 1 if k.ndim == 4 else k.shape[3]) > 1:
+        k, v, beta = (x.transpose(2, 3).flatten(1, 2) for x in (k, v, beta))
+        q = q.repeat_interleave(R, 1)
+        still = torch.zeros_like(gates)
+        gates = torch.stack([gates, *[still] * (R - 1)], 2).flatten(1, 2)
+        starts = None if starts is None else R * starts
 
     def run(q, k, v, beta, g, state):
         if not q.shape[1]:
@@ -92,26 +124,37 @@ def delta_rule(q, k, v, beta, g, initial_state, *, scale=1.0, starts=None) -> Pa
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         weight = beta.transpose(1, 2)[..., None].to(narrow)
         pairs, start, end = (x.to(narrow) for x in _between(g.transpose(1, 2)))
-        if g.ndim == 3:  # a decay per head
-            decayed, scores, overlap = start[..., None], q @ k.mT * pairs, k @ k.mT * pairs
-            late, whole = end[..., None], start[:, :, -1, None, None]
-        else:
-            decayed, late, whole = start, end, start[:, :, -1, :, None]
-            scores = (q[:, :, :, None] * k[:, :, None] * pairs).sum(-1)
-            overlap = (k[:, :, :, None] * k[:, :, None] * pairs).sum(-1)
+        start, end = _per_key(start), _per_key(end)
         S = state.to(narrow)
-        system = (weight * overlap).tril(-1).float()
-        system = system + torch.eye(q.shape[2], device=q.device)
-        right = weight * (v - (k * decayed) @ S)
-        writes = torch.linalg.solve_triangular(
-            system, right.float(), upper=False, unitriangular=True
-        ).to(narrow)
-        y = scale * (scores @ writes + (q * decayed) @ S)
-        final = whole * S + (k * late).mT @ writes
+        writes = _solved(weight * _scores(k, k, pairs), weight * (v - (k * start) @ S))
+        y = scale * (_scores(q, k, pairs) @ writes + (q * start) @ S)
+        final = start[:, :, -1, :, None] * S + (k * end).mT @ writes
         return y.transpose(1, 2), final.to(state.dtype)
 
-    H = beta.shape[2]
-    tokens = (*(as_often_as_read(x, H) for x in (q, k, v)), beta, g)
+    tokens = (*(as_often_as_read(x, H) for x in (q, k, v)), beta, gates)
+    y, final = by_sequence(run, tokens, initial_state, starts)
+    return y[:, R - 1 :: R], final
+
+
+def dplr_rule(q, k, v, a, b, g, initial_state, *, scale=1.0, starts=None) -> Pair:
+    """The same system: what each b reads is a sum over what was written before it."""
+
+    def run(q, k, v, a, b, g, state):
+        if not q.shape[1]:
+            return v, state
+        narrow = v.dtype
+        q, k, v, a, b = (x.transpose(1, 2) for x in (q, k, v, a, b))
+        pairs, start, end = (x.to(narrow) for x in _between(g.transpose(1, 2)))
+        before, since = _delayed(pairs, 0.0), _per_key(_delayed(start, 1.0))
+        start, end = _per_key(start), _per_key(end)
+        S = state.to(narrow)
+        read = _solved(-_scores(b, a, before), _scores(b, k, before) @ v + (b * since) @ S)
+        y = _scores(q, a, pairs) @ read + _scores(q, k, pairs) @ v + (q * start) @ S
+        final = start[:, :, -1, :, None] * S + (a * end).mT @ read + (k * end).mT @ v
+        return (scale * y).transpose(1, 2), final.to(state.dtype)
+
+    H = g.shape[2]
+    tokens = (*(as_often_as_read(x, H) for x in (q, k, v, a, b)), g)
     return by_sequence(run, tokens, initial_state, starts)
 
 

@@ -43,8 +43,14 @@ def _gla(q, k, v, g, initial_state, *, scale, starts=None):
     )[:1]
 
 
-def _gated_delta(q, k, v, beta, g, initial_state, *, scale, starts=None):
+def _gated_delta(q, k, v, beta, initial_state, g, *, scale, starts=None):
     return _from("fla.ops.gated_delta_rule", "chunk_gated_delta_rule")(
+        q, k, v, g=g, beta=beta, scale=scale, initial_state=initial_state
+    )[:1]
+
+
+def _kda(q, k, v, beta, initial_state, g, *, scale, starts=None):
+    return _from("fla.ops.kda", "chunk_kda")(
         q, k, v, g=g, beta=beta, scale=scale, initial_state=initial_state
     )[:1]
 
@@ -61,6 +67,7 @@ def _hgrn(g, x, initial_state):
 SIMPLE_GLA = Peer("fla", "fla.ops.simple_gla", _simple_gla)
 GLA = Peer("fla", "fla.ops.gla", _gla)
 GATED_DELTA = Peer("fla", "fla.ops.gated_delta_rule", _gated_delta)
+KDA = Peer("fla", "fla.ops.kda", _kda)
 HGRN = Peer("fla", "fla.ops.hgrn", _hgrn, _logs_of_gates)
 
 
@@ -99,7 +106,7 @@ FLEX = Peer(
     "FlexAttention",
     "torch.nn.attention.flex_attention",
     _flex_band,
-    sizes=("4,2048,16,128", "full 8,2048,16,128"),
+    sizes=("4,2048,16,128",),
 )
 _FLEX_TILES = {1: "128/128", 2: "8x16/8x16", 3: "4x4x8/4x4x8"}
 
@@ -115,15 +122,19 @@ def _permuted(inputs: Inputs) -> Inputs:
         taken = x[:, place.clamp(min=0)] * (place >= 0)[:, None, None]
         return taken.transpose(1, 2).contiguous()
 
+    flat = {name: x.flatten(1, pattern.rank) for name, x in inputs.tensors.items()}
     orders = {"q": blocks.q.order, "k": blocks.kv.order, "v": blocks.kv.order}
-    tensors = {name: moved(x, orders[name]) for name, x in inputs.tensors.items()}
+    tensors = {name: moved(x, orders[name]) for name, x in flat.items()}
     back = torch.from_numpy(blocks.q.inverse).to(device)
-    return Inputs(tensors, {"mask": mask, "back": back, "scale": inputs.options["scale"]})
+    options = {"mask": mask, "back": back, "layout": pattern.layout}
+    return Inputs(tensors, {**options, "scale": inputs.options["scale"]})
 
 
-def _flex_neighborhood(q: Tensor, k: Tensor, v: Tensor, *, mask: Any, back: Tensor, scale: float):
+def _flex_neighborhood(
+    q: Tensor, k: Tensor, v: Tensor, *, mask, back: Tensor, layout, scale: float
+):
     found = _flex()(q, k, v, block_mask=mask, scale=scale)
-    return (found[:, :, back].transpose(1, 2),)
+    return (found[:, :, back].transpose(1, 2).unflatten(1, layout),)
 
 
 FLEX_NEIGHBORHOOD = Peer(
@@ -137,7 +148,6 @@ FLEX_NEIGHBORHOOD = Peer(
 
 def _natten(q: Tensor, k: Tensor, v: Tensor, *, pattern: Any, scale: float, **_: Any):
     function = _from("natten.functional", f"na{pattern.rank}d")
-    q, k, v = (x.unflatten(1, pattern.layout) for x in (q, k, v))
     found = function(
         q,
         k,
@@ -148,7 +158,7 @@ def _natten(q: Tensor, k: Tensor, v: Tensor, *, pattern: Any, scale: float, **_:
         is_causal=pattern.causal,
         scale=scale,
     )
-    return (found.flatten(1, pattern.rank),)
+    return (found,)
 
 
 NATTEN = Peer("NATTEN", "natten.functional", _natten)

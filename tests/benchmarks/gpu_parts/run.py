@@ -96,7 +96,12 @@ class _Session:
 
     def _write(self) -> tuple[list[verdicts.Verdict], int]:
         planned = tuple(job.to_json() for job in self._jobs)
-        rows = verdicts.Rows(self._journal.rows, planned, self._settings.dry)
+        rows = verdicts.Rows(
+            self._journal.rows,
+            planned,
+            self._settings.dry,
+            self._journal.identity["device"],
+        )
         found = aims.judged(rows)
         left = [job.key for job in self._jobs if job.key not in self._journal.rows]
         self._journal.write(

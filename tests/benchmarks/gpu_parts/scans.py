@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import exact, naive, peers
 from .case import Case, Draw, Inputs, Sizes
-from .shapes import CHANNEL_CHECKS, CHANNEL_REPEATED, CHANNEL_SMALL, long
+from .shapes import CHANNEL_CHECKS, CHANNEL_FAR, CHANNEL_REPEATED, CHANNEL_SMALL, long
 
 # (B, T, channels): what scans are published at, and a small one.
 GATES = (
@@ -71,6 +71,7 @@ CASES = (
         repeated=CHANNEL_REPEATED,
         times=GATES,
         long=long(1, 1, 2048),
+        far=CHANNEL_FAR,
         dtypes=("bfloat16", "float16", "float32", "complex64"),
         timed="float32",
         peers=(peers.HGRN,),

@@ -6,7 +6,7 @@ A status is `holds`, `violated`, `inconclusive` (some of what it needs is missin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -38,7 +38,7 @@ class Rows:
     by_key: Mapping[str, Row]
     planned: tuple[Mapping[str, str], ...]
     dry: bool = False
-    absent: tuple[str, ...] = field(default=())
+    device: str = ""
 
     def of(self, kind: str, case: str, group: str | None = None) -> list[tuple[Row, Row | None]]:
         """Jobs that were planned, each with its row where it has one."""
@@ -54,7 +54,7 @@ class Rows:
 
 def verdicts(rows: Rows) -> list[Verdict]:
     """Of every case: that it is right, that it repeats, that its time per token is flat."""
-    kinds = ("check", "repeat", "time")
+    kinds = ("check", "repeat", "far", "time")
     found = [_passing(rows, case, kind) for kind in kinds for case in rows.cases()]
     found += [_flat(rows, case, part) for case in rows.cases() for part in ("forward", "both")]
     return [verdict for verdict in found if verdict is not None]
@@ -67,6 +67,7 @@ def _passing(rows: Rows, case: str, kind: str) -> Verdict | None:
     words = {
         "check": "Every result and gradient is at most twice as far from float64 as torch's own",
         "repeat": "Every repetition gives the same bits",
+        "far": "The last steps are as right where tensors have more than 2^31 elements",
         "time": "Everything that is to be timed runs",
     }
     done = [row for _, row in jobs if row is not None]

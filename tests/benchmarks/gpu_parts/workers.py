@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -52,7 +53,10 @@ class Worker:
         finally:
             timer.cancel()
         if line.endswith("\n"):
-            return json.loads(line)
+            answer = json.loads(line)
+            if answer.pop("broken", False):
+                self.end()  # its context is lost: the next question is for a new process
+            return answer
         code = self.close()
         why = f"gave no answer in {limit_s:.0f} s" if late.is_set() else f"died ({code})"
         words = f"the worker {why}: {self._last_words() or 'without a word'}"
@@ -103,6 +107,7 @@ def serve(settings: Settings) -> None:
     """A worker: one question a line, one answer a line, nothing else on standard output."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    gc.freeze()  # what was imported is no garbage, and looking through it between jobs takes half a second
     for line in sys.stdin:
         question = json.loads(line)
         job = question.get("job")
