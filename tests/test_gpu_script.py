@@ -1,0 +1,655 @@
+"""The script that measures kernels on a GPU, where there is none: its dry run, its verdicts, its file and its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dsf.kernels
+from dsf.kernels.report import kernels
+from dsf.numerics import unit_roundoff
+from dsf.sim.axis import Axis
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tests" / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture(autouse=True)
+def parts_are_importable(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+
+def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The script as a user runs it, from another folder and without help from the environment."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def strictly(path: Path) -> dict[str, Any]:
+    """A JSON file without NaN and infinity."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("dry")
+    options = ("--out", "run.json", "--device", "cpu", "--only", "gated scan")
+    return folder / "run.json", launched(folder, *options)
+
+
+def test_a_dry_run_fills_its_file(dry) -> None:
+    path, process = dry
+    assert process.returncode == 3, process.stderr  # its times decide nothing
+    found = strictly(path)
+    assert found["schema"] == "dsf.gpu/1" and found["complete"] and found["left"] == []
+    assert found["identity"]["kind"] == "cpu" and found["identity"]["torch"] == torch.__version__
+    kinds = ("check", "repeat", "far", "time")
+    rows = {kind: [r for r in found["rows"] if r["kind"] == kind] for kind in kinds}
+    assert all(rows.values()) and {r["case"] for r in found["rows"]} == {"gated scan"}
+    assert {r["dtype"] for r in rows["check"]} == {"bfloat16", "float16", "float32", "complex64"}
+    for row in rows["check"]:
+        assert row["passes"] and row["poisoned"], row
+        names = [result["name"] for result in row["results"]]
+        assert names[:2] == ["states", "last state"] and len(names) == 5
+    for row in rows["time"]:
+        for part in ("forward", "both"):
+            assert row[part]["eager_ms"] > 0 and row[part]["graph_ms"] is None
+            assert row[part]["floor_ms"] == row[part]["bytes"] / (1e9 * row["copy_tb_s"])
+        assert row["peers"]["fla"]["absent"]
+    statuses = {v["aim"]: v["status"] for v in found["verdicts"]}
+    for kind in kinds:
+        assert statuses[f"gated scan: {kind}"] == "holds"
+    assert statuses["gated scan: share of copy bandwidth"] == "not-run"
+    assert process.stdout == "" and "check | gated scan" in process.stderr
+
+
+def test_bad_usage_is_explained(dry, tmp_path: Path, capsys) -> None:
+    import gpu
+
+    out = str(tmp_path / "x.json")
+    calls = {
+        "they are scalar decay": ["--out", out, "--device", "cpu", "--only", "nothing of the kind"],
+        "outside the repository": ["--render", str(dry[0])],
+    }
+    if not torch.cuda.is_available():
+        calls["--device cpu is the dry run"] = ["--out", out]
+    for words, arguments in calls.items():
+        assert gpu.main(arguments) == 2
+        assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+BARE = """
+import runpy, sys
+from importlib.machinery import PathFinder
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in {missing!r}:
+            return PathFinder.find_spec(name, path, target)
+sys.path[:] = [p for p in sys.path if p != {root!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if f is not PathFinder and "editable" not in repr(f)] + [Bare]
+sys.argv = [{script!r}, *sys.argv[1:]]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+MISSING = (
+    *("jaxtyping", "beartype", "pytest", "hypothesis", "scipy", "flint", "cvxpy", "typer"),
+    *("rich", "jinja2", "matplotlib", "joblib", "markupsafe", "threadpoolctl", "transformers"),
+)
+
+
+def test_a_bare_machine_is_enough(tmp_path: Path) -> None:
+    """No installation of the package, and of packages torch and what it brings, numpy and Triton alone."""
+    code = BARE.format(root=str(ROOT), missing=MISSING, script=str(SCRIPT))
+    arguments = [
+        "--out",
+        "run.json",
+        "--device",
+        "cpu",
+        "--only",
+        "selective scan",
+        "--workers",
+        "0",
+    ]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.returncode == 3, found.stderr[-3000:]
+    assert strictly(tmp_path / "run.json")["complete"]
+    assert "jaxtyping" in MISSING and "FAILED" not in found.stderr
+
+
+def here(path: Path, *more: str) -> int:
+    """The script in this process."""
+    import gpu
+
+    return gpu.main(["--out", str(path), "--device", "cpu", "--workers", "0", *more])
+
+
+def test_a_run_goes_on_where_it_was_cut_off(dry, tmp_path: Path) -> None:
+    whole = strictly(dry[0])
+    path = tmp_path / "run.json"
+    kept = [dict(row, mark="kept") for row in whole["rows"][::2]]
+    kept[0]["retry"] = True  # died: it is tried again
+    path.write_text(json.dumps({**whole, "rows": kept, "complete": False}), encoding="utf-8")
+    assert here(path, "--only", "gated scan", "--budget", "0") == 3
+    cut = strictly(path)
+    assert not cut["complete"] and len(cut["left"]) == len(whole["rows"]) - len(kept) + 1
+    assert {v["aim"]: v["status"] for v in cut["verdicts"]}["gated scan: check"] == "inconclusive"
+    assert here(path, "--only", "gated scan") == 3
+    found = strictly(path)
+    assert found["complete"] and {r["key"] for r in found["rows"]} == {
+        r["key"] for r in whole["rows"]
+    }
+    assert [r["key"] for r in found["rows"] if r.get("mark")] == [r["key"] for r in kept[1:]]
+    assert found["seconds"] >= cut["seconds"] >= whole["seconds"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("field", ["device", "torch", "code", "quick"])
+def test_rows_of_two_runs_are_never_mixed(field: str, dry, tmp_path: Path, capsys) -> None:
+    other = strictly(dry[0])
+    other["identity"][field] = "another"
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    before = path.read_bytes()
+    assert here(path, "--only", "gated scan") == 2
+    assert field in capsys.readouterr().err and path.read_bytes() == before
+
+
+# Planted bugs: an operator that is wrong in one way, and the result that must say so.
+
+
+def _scan(a, b, initial_state, *, starts=None):
+    return RIGHT(a, b, initial_state, starts=starts)
+
+
+RIGHT = dsf.kernels.gated_scan
+
+
+class _Wrong(torch.autograd.Function):
+    """Passes a gradient on, off by a factor."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, *given):
+        return ctx.factor * given[0], None
+
+
+def slightly_off(a, b, initial_state, *, starts=None):
+    h, last = RIGHT(a, b, initial_state, starts=starts)
+    return h * (1 + 2**-18), last
+
+
+def last_state_of_the_step_before(a, b, initial_state, *, starts=None):
+    h, last = RIGHT(a, b, initial_state, starts=starts)
+    return h, last if h.shape[1] < 2 or starts is not None else h[:, -2]
+
+
+def tail_not_written(a, b, initial_state, *, starts=None):
+    h, last = RIGHT(a, b, initial_state, starts=starts)
+    unwritten = torch.empty_like(h)
+    return torch.cat([h[:, : h.shape[1] // 2], unwritten[:, h.shape[1] // 2 :]], 1), last
+
+
+def gradient_off(a, b, initial_state, *, starts=None):
+    return RIGHT(_Wrong.apply(a, 1.0001), b, initial_state, starts=starts)
+
+
+def sequences_run_on(a, b, initial_state, *, starts=None):
+    if starts is None:
+        return RIGHT(a, b, initial_state)
+    h, last = RIGHT(a, b, initial_state[:1])
+    return h, torch.cat([last] * len(initial_state))
+
+
+def another_shape(a, b, initial_state, *, starts=None):
+    h, last = RIGHT(a, b, initial_state, starts=starts)
+    return h[:, 1:], last
+
+
+def raises(a, b, initial_state, *, starts=None):
+    raise RuntimeError("an illegal memory access was encountered")
+
+
+PLANTED = {
+    "slightly off": (slightly_off, "states"),
+    "last state of the step before": (last_state_of_the_step_before, "last state"),
+    "tail not written": (tail_not_written, "states"),
+    "gradient off": (gradient_off, "gradient of a"),
+    "sequences run on": (sequences_run_on, "states"),
+    "another shape": (another_shape, "shape"),
+    "raises": (raises, "illegal memory access"),
+}
+
+
+def verdict_of(found: dict[str, Any], aim: str) -> dict[str, Any]:
+    return next(v for v in found["verdicts"] if v["aim"] == aim)
+
+
+def checked(case: Any, sizes: str, dtype: str) -> dict[str, Any]:
+    """One check as a run does it."""
+    from gpu_parts import jobs
+
+    job = jobs.Job("check", case, "checks", sizes, dtype)
+    return {**job.to_json(), **jobs.perform(job, jobs.Settings("cpu"), None)}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_wrong_operator_is_reported(bug: str, monkeypatch) -> None:
+    from gpu_parts import verdicts
+
+    wrong, word = PLANTED[bug]
+    sizes = "packed, one empty" if bug == "sequences run on" else "odd length"
+    assert checked("gated scan", sizes, "float32")["passes"]
+    monkeypatch.setattr(dsf.kernels, "gated_scan", wrong)
+    row = checked("gated scan", sizes, "float32")
+    assert not row["passes"]
+    found = verdicts.verdicts(verdicts.Rows({row["key"]: row}, (row,), dry=True))[0]
+    assert found.status == "violated" and word in found.reason, found
+    assert verdicts.exit_code([found], 0) == 1
+
+
+def test_a_wrong_operator_ends_the_script_with_one(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr(dsf.kernels, "gated_scan", slightly_off)
+    assert here(tmp_path / "run.json", "--only", "gated scan") == 1
+    found = strictly(tmp_path / "run.json")
+    assert verdict_of(found, "gated scan: check")["status"] == "violated"
+    assert verdict_of(found, "gated scan: repeat")["status"] == "holds"
+    assert "FAILED: states" in capsys.readouterr().err
+
+
+def test_an_operator_that_does_not_repeat_is_reported(monkeypatch) -> None:
+    from gpu_parts import jobs
+
+    calls: Iterator[int] = iter(range(100))
+
+    def unsteady(a, b, initial_state, *, starts=None):
+        h, last = RIGHT(a, b, initial_state, starts=starts)
+        return h + next(calls) * 2**-20, last
+
+    monkeypatch.setattr(dsf.kernels, "gated_scan", unsteady)
+    job = jobs.Job("repeat", "gated scan", "repeated", "repeated", "float32")
+    row = jobs.perform(job, jobs.Settings("cpu"), None)
+    assert not row["passes"] and row["differing"] == ["states"]
+
+
+def test_an_operator_that_is_not_there_is_absent(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(dsf.kernels, "gated_scan")
+    assert here(tmp_path / "run.json", "--only", "gated scan") == 3
+    found = strictly(tmp_path / "run.json")
+    assert found["absent"] == ["gated scan"] and found["rows"] == []
+    assert verdict_of(found, "gated scan: share of copy bandwidth")["status"] == "not-run"
+
+
+# The cases and their references.
+
+
+def test_every_kernel_has_a_case() -> None:
+    from gpu_parts.cases import CASES
+
+    assert {kernel.name for kernel in kernels()} <= {case.kernel for case in CASES}
+    assert len({case.name for case in CASES}) == len(CASES)
+    for case in CASES:
+        for group in ("checks", "small", "times", "long"):
+            names = [sizes.name for sizes in getattr(case, group)]
+            assert len(set(names)) == len(names), f"{case.name}: {group}"
+        assert any(sizes.quick for sizes in case.checks), case.name
+
+
+def cases_and_sizes() -> list[tuple[str, str]]:
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        from gpu_parts.cases import CASES
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    return [(case.name, sizes.name) for case in CASES for sizes in case.small]
+
+
+@pytest.mark.parametrize(("name", "sizes"), cases_and_sizes())
+def test_the_naive_way_is_the_recurrence(name: str, sizes: str) -> None:
+    """Outputs, states and gradients in float32: two ways that share no formula, or one in two precisions."""
+    from gpu_parts import checks
+    from gpu_parts.cases import named
+
+    case = named(name)
+    chosen = next(s for s in case.small if s.name == sizes)
+    inputs = case.inputs("cpu", "float32", chosen, name)
+    wide = checks._as(inputs, torch.float64)
+    shapes = checks.results(case, case.exact, wide, None)
+    up = checks._cotangents(case, shapes, "float32", "cpu", name)
+    exact = checks.results(case, case.exact, wide, up)
+    naive = checks.results(case, case.naive, inputs, up)
+    limit = 64 * (chosen.length + chosen.keys) * unit_roundoff(torch.float32)
+    assert exact.keys() == naive.keys() and len(exact) > 1 + case.backward
+    for key, truth in exact.items():
+        size = truth.abs().max() if truth.numel() else 0.0
+        assert (naive[key] - truth).abs().max() <= limit * max(float(size), 1.0), key
+        assert size > 0 or chosen.hard, f"{key} is zero everywhere: it checks nothing"
+
+
+AXES = [
+    (11, 4, 1, 1, False), (11, 4, 2, 1, False), (12, 5, 3, 2, False), (13, 4, 4, 3, False),
+    (11, 4, 1, 1, True), (12, 6, 4, 2, True), (7, 7, 1, 1, False), (9, 2, 2, 1, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", AXES)
+def test_neighborhoods_by_leaders_are_those_by_intervals(row: tuple) -> None:
+    from gpu_parts.attention_reference import _seen_on_axis
+
+    axis, seen = Axis(*row), _seen_on_axis(*row)
+    length, dilation = row[0], row[3]
+    for query in range(length):
+        size = len(range(query % dilation, length, dilation))
+        start, end = axis.interval(query // dilation, size)
+        keys = [query % dilation + dilation * j for j in range(start, min(end, size))]
+        assert seen[query].nonzero()[:, 0].tolist() == keys
+
+
+# Verdicts on made-up numbers.
+
+SIZES = ("1,8192,96,128", "8,1024,8,64")
+
+
+def planned(
+    case: str, *sizes: str, group: str = "times", kind: str = "time"
+) -> list[dict[str, str]]:
+    from gpu_parts.jobs import Job
+
+    return [Job(kind, case, group, each, "bfloat16").to_json() for each in sizes]
+
+
+def timed(job: dict[str, str], ms: float = 1.0, **more: Any) -> dict[str, Any]:
+    part = {"graph_ms": ms, "eager_ms": 9.0, "share": more.pop("share", 0.5)}
+    return {**job, "tokens": 1000, "forward": part, "both": part, **more}
+
+
+def peer(ms: float | None, agrees: bool = True) -> dict[str, Any]:
+    part = {"graph_ms": ms, "eager_ms": None if ms is None else ms}
+    return {"peers": {"fla": {"forward": part, "both": part, "agrees": agrees}}}
+
+
+ABSENT = {"peers": {"fla": {"absent": "not installed"}}}
+FLA, BOTH = "scalar decay: forward against fla", "scalar decay: forward and backward against fla"
+FLOOR = "gated scan: share of copy bandwidth"
+PUBLISHED = "scalar decay: forward against published times of fla"
+# Aim, case, what each size has beside its time of 1 ms (None: no row), status, worst, and words of the reason.
+MADE_UP = [
+    (FLA, "scalar decay", [peer(1.0), peer(1.5)], "holds", 1.0, ""),
+    (FLA, "scalar decay", [peer(0.99), peer(1.5)], "violated", 1 / 0.99, ""),
+    (FLA, "scalar decay", [peer(1.5), None], "inconclusive", 1 / 1.5, "not measured"),
+    (FLA, "scalar decay", [peer(0.5), None], "violated", 2.0, ""),
+    (FLA, "scalar decay", [ABSENT, ABSENT], "not-run", None, "not installed"),
+    (FLA, "scalar decay", [peer(1.5), ABSENT], "inconclusive", 1 / 1.5, "not installed"),
+    (FLA, "scalar decay", [peer(9.0, agrees=False)] * 2, "not-run", None, "another result"),
+    (FLA, "scalar decay", [{"error": "out of memory"}] * 2, "not-run", None, "out of memory"),
+    (FLA, "scalar decay", [peer(float("nan"))] * 2, "violated", float("nan"), ""),
+    (FLA, "another", [peer(1.0), peer(1.5)], "not-run", None, "no scalar decay"),
+    (BOTH, "scalar decay", [peer(1 / 0.7), peer(2.0)], "holds", 0.7, ""),
+    (BOTH, "scalar decay", [peer(1.4), peer(2.0)], "violated", 1 / 1.4, ""),
+    (PUBLISHED, "scalar decay", [ABSENT, ABSENT], "violated", 9 / 0.137, ""),
+    (FLOOR, "gated scan", [{"share": 0.8}, {"share": 0.9}], "holds", 0.8, ""),
+    (FLOOR, "gated scan", [{"share": 0.79}, {"share": 0.9}], "violated", 0.79, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("aim", "case", "found", "status", "worst", "words"), MADE_UP)
+def test_verdicts_on_made_up_numbers(aim, case, found, status, worst, words) -> None:
+    from gpu_parts import aims, verdicts
+
+    jobs = planned(case, *SIZES)
+    pairs = zip(jobs, found, strict=True)
+    rows = {job["key"]: timed(job, **more) for job, more in pairs if more is not None}
+    verdict = next(
+        v
+        for v in aims.judged(verdicts.Rows(rows, tuple(jobs), device="NVIDIA H100"))
+        if v.aim == aim
+    )
+    assert verdict.status == status and words in verdict.reason
+    assert verdict.worst == pytest.approx(worst, nan_ok=True)
+    assert bool(verdict.reason) == (status in ("inconclusive", "not-run"))
+    code = {"holds": 0, "violated": 1, "inconclusive": 3, "not-run": 3}[status]
+    assert verdicts.exit_code([verdict], 0) == code
+    if code == 0:
+        assert verdicts.exit_code([verdict], 1) == 3
+
+
+@pytest.mark.parametrize(
+    ("per_token", "status"),
+    [((1.0, 1.0, 1.09), "holds"), ((1.0, 1.2, 1.0), "violated"), ((1.0, None, 1.05), "inconclusive"),
+     ((1.0, None, None), "inconclusive"), ((None, None, None), "not-run")],
+)  # fmt: skip
+def test_flat_means_flat_over_all_lengths(per_token, status: str) -> None:
+    from gpu_parts import verdicts
+
+    jobs = planned("gated scan", "length 2", "length 4", "length 8", group="long")
+    rows = {}
+    for job, each in zip(jobs, per_token, strict=True):
+        tokens = 1000 * int(job["sizes"].split()[1])
+        if each is not None:
+            rows[job["key"]] = timed(job, each * tokens) | {"tokens": tokens}
+    found = verdicts.verdicts(verdicts.Rows(rows, tuple(jobs)))
+    named = {v.aim: v for v in found}
+    assert named["gated scan: flat, forward"].status == status
+    assert named["gated scan: flat, forward and backward"].status == status
+
+
+@pytest.mark.parametrize(("ours", "status"), [(1.0, "holds"), (1.05, "violated")])
+def test_a_template_is_compared_with_itself(ours: float, status: str) -> None:
+    """Sigmoid against softmax, and neighborhoods against dense attention and the simulator's bound."""
+    from gpu_parts import aims, verdicts
+
+    jobs = [*planned("sigmoid attention", "one"), *planned("softmax attention", "one", "grid")]
+    jobs += planned("neighborhood attention", "grid")
+    times = (ours, 1.1, 3.6, ours)
+    rows = {job["key"]: timed(job, ms) for job, ms in zip(jobs, times, strict=True)}
+    rows[jobs[-1]["key"]]["bound"] = 4.0
+    found = {v.aim: v for v in aims.judged(verdicts.Rows(rows, tuple(jobs)))}
+    assert found["sigmoid attention: forward against softmax"].status == status
+    neighborhoods = found["neighborhood attention: forward against the simulator"]
+    assert neighborhoods.status == status and neighborhoods.worst == pytest.approx(0.9 / ours)
+
+
+def test_what_cannot_be_timed_is_a_violation() -> None:
+    from gpu_parts import verdicts
+
+    (job,) = planned("gated scan", "one")
+    rows = verdicts.Rows({job["key"]: {**job, "error": "out of memory", "passes": False}}, (job,))
+    found = {v.aim: v for v in verdicts.verdicts(rows)}
+    assert found["gated scan: time"].status == "violated"
+    assert "out of memory" in found["gated scan: time"].reason
+
+
+# Clocks, on a device that is made up: time passes with every call, and a graph replays what it captured.
+
+
+class MadeUpDevice:
+    """Stands for `torch.cuda`: a call takes 2 ms, and 5 ms where Python makes it."""
+
+    def __init__(self) -> None:
+        self.now, self.captured, self.calls = 0.0, None, 0
+        self.CUDAGraph = lambda: self
+        self.Event = lambda enable_timing: self._Event(self)
+        self.Stream = lambda device: self
+
+    class _Event:
+        def __init__(self, device) -> None:
+            self._device = device
+
+        def record(self) -> None:
+            self.at = self._device.now
+
+        def elapsed_time(self, other) -> float:
+            return other.at - self.at
+
+    def call(self) -> None:
+        if self.captured is not None:
+            self.captured += 1
+        else:
+            self.calls += 1
+            self.now += 5.0
+
+    def replay(self) -> None:
+        self.now += 2.0 * self.recorded
+
+    def graph(self, graph, stream):
+        return self
+
+    def __enter__(self) -> None:
+        assert self.calls, "nothing is compiled before it is captured"
+        self.captured = 0
+
+    def __exit__(self, *_) -> None:
+        self.recorded, self.captured = self.captured, None
+
+    def stream(self, stream):
+        import contextlib
+
+        return contextlib.nullcontext()
+
+    def current_stream(self, device):
+        return self
+
+    def wait_stream(self, other) -> None:
+        pass
+
+    def synchronize(self, device=None) -> None:
+        pass
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_clocks_divide_by_what_they_ran(several: int, monkeypatch) -> None:
+    from gpu_parts import clocks
+
+    device = MadeUpDevice()
+    monkeypatch.setattr(clocks.torch, "cuda", device)
+    calls = [device.call] * several
+    where = torch.device("cuda")
+    assert clocks.eager_ms(calls, where, 100.0) == pytest.approx(5.0)
+    assert clocks.graph_ms(calls, where, 100.0) == pytest.approx(2.0)
+    assert device.recorded >= several  # every set of inputs has its turn
+
+
+# Workers: a process that dies or hangs costs one row.
+
+FRAGILE = """
+import json, os, sys, time
+for line in sys.stdin:
+    job = json.loads(line)["job"]["sizes"]
+    if job == "dies":
+        sys.stderr.write("last words")
+        os._exit(9)
+    if job == "hangs":
+        time.sleep(600)
+    print(json.dumps({"passes": True, "process": os.getpid()}), flush=True)
+"""
+
+
+def test_a_worker_that_dies_or_hangs_costs_one_row(monkeypatch, tmp_path: Path) -> None:
+    from gpu_parts import workers
+    from gpu_parts.jobs import Job, Settings
+
+    script = tmp_path / "worker.py"
+    script.write_text(FRAGILE, encoding="utf-8")
+    monkeypatch.setattr(workers, "ENTRY", script)
+    monkeypatch.setattr(workers, "START_S", 20.0)
+    monkeypatch.setattr(Job, "limit_s", property(lambda job: 0.2))
+    jobs = [
+        Job("check", "x", "checks", name, "float32")
+        for name in ("a", "dies", "b", "c", "hangs", "d")
+    ]
+    found: dict[str, dict] = {}
+    workers.together(
+        jobs, Settings("cpu"), 1, lambda job, row: found.update({job.sizes: row}), lambda: False
+    )
+    assert [name for name, row in found.items() if row.get("retry")] == ["dies", "hangs"]
+    assert "last words" in found["dies"]["error"] and "(9)" in found["dies"]["error"]
+    assert "no answer" in found["hangs"]["error"]
+    assert found["b"]["process"] == found["c"]["process"] != found["a"]["process"]
+    assert found["d"]["passes"]
+
+
+# The page.
+
+
+def made_up_document() -> dict[str, Any]:
+    from gpu_parts import aims, verdicts
+
+    jobs = planned("scalar decay", *SIZES)
+    rows = {job["key"]: timed(job, 0.125, **peer(0.25)) for job in jobs}
+    job = planned("scalar decay", "odd", group="checks", kind="check")[0]
+    numbers = {"error": 0.5, "naive": 0.5, "bound": 1.0, "size": 9.0}
+    result = {"name": "outputs", "largest": numbers, "rms": numbers, "passes": True}
+    rows[job["key"]] = {**job, "results": [result], "passes": True}
+    judged = aims.judged(verdicts.Rows(rows, (*jobs, job)))
+    identity = dict.fromkeys(("torch", "triton", "cuda", "python", "dsf"), "1.2")
+    return {
+        "schema": "dsf.gpu/1",
+        "identity": identity | {"kind": "cuda", "device": "A device", "capability": [9, 0], "quick": False},
+        "date": "2026-01-01", "seconds": 1.0, "only": [], "complete": True, "left": [], "absent": ["delta rule"],
+        "verdicts": [v.to_json() for v in judged],
+        "rows": list(rows.values()),
+    }  # fmt: skip
+
+
+def test_a_page_is_drawn_from_the_rows() -> None:
+    from gpu_parts.render import page
+
+    text = page(made_up_document(), Path("tests/benchmarks/results/a.json"))
+    assert "tests/benchmarks/results/a.json" in text and "A device (compute capability 9.0)" in text
+    assert "| scalar decay: forward against fla | **holds** | 0.5 | 1 | 1,8192,96,128 |" in text
+    assert "| 1,8192,96,128 | 0.125 | 9 | 50% | 0.25 | 0.125 | 9 | 50% | 0.25 | 125 |" in text
+    assert "| scalar decay | bfloat16 | 1 of 1 | 0.50 | outputs, odd |" in text
+    assert "delta rule" in text and "Delta rule" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"complete": False}, "not of a whole run"), ({"only": ["x"]}, "not of a whole run"),
+     ({"identity": {"kind": "cpu"}}, "a dry run"), ({"schema": "other"}, "not a file of")],
+)  # fmt: skip
+def test_only_a_whole_run_on_a_gpu_is_drawn(
+    change, words: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    import gpu
+    from gpu_parts import render
+
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    path, target = tmp_path / "run.json", tmp_path / "page.md"
+    path.write_text(json.dumps(made_up_document()), encoding="utf-8")
+    assert gpu.main(["--render", str(path), "--to", str(target)]) == 0 and target.is_file()
+    target.unlink()
+    path.write_text(json.dumps(made_up_document() | change), encoding="utf-8")
+    assert gpu.main(["--render", str(path), "--to", str(target)]) == 2
+    assert words in capsys.readouterr().err and not target.exists()
+
+
+def test_the_committed_page_is_what_its_file_says() -> None:
+    """Where there is a page; without a run on a GPU there is none."""
+    from gpu_parts.render import TARGET, page
+
+    if not TARGET.exists():
+        assert not (ROOT / "tests" / "benchmarks" / "results").exists()
+        return
+    text = TARGET.read_text(encoding="utf-8")
+    source = Path(text.partition("--render ")[2].partition("`")[0])
+    document = json.loads((ROOT / source).read_text(encoding="utf-8"))
+    assert text == page(document, source)
