@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def _chunk(true: bool) -> Identities:
         decay = sympy.exp(m[t - 1] - m[t]) if t and true else sympy.Integer(1)
         steps.append(Step(decay * one, sympy.exp(scores[t] - m[t]) * one, one))
         tokens.append(sympy.Matrix([[values[t], 1]]))
-    outputs, _ = unroll(steps, tokens)
+    outputs: list[Any] = unroll(steps, tokens)[0]
     return {
         f"prefix {t + 1}": (y[0] / y[1], softmax(scores[: t + 1], values[: t + 1]))
         for t, y in enumerate(outputs)

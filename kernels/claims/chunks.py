@@ -16,17 +16,17 @@ from typing import Any
 from dsf.claims.rows import Identities, difference, identity
 
 _QIN = "Qin et al., arXiv 2401.04658 (Lightning Attention-2), section 3, own wording"
-_RULE = "exact algebra over free symbols: every split of {} steps, two keys"
+_RULE = "exact algebra over free symbols: every split of three steps, two keys"
 
 
 def _decays(x: Any) -> tuple[Any, Any, Any]:
     """M (C, C) with zeros above the diagonal, c (C,) and e (C,), as matrices; one decay for all keys."""
     import sympy
 
-    from .symbols import between
+    from .symbols import between, tabulated
 
     steps = range(x.steps)
-    inside = sympy.Matrix(
+    inside = tabulated(
         x.steps, x.steps, lambda i, j: between(x.a, i, j) if i >= j else sympy.Integer(0)
     )
     early = sympy.diag(*(between(x.a, i, -1) for i in steps))
@@ -75,14 +75,14 @@ def _splits(x: Any, true: bool) -> Identities:
 def _forward(true: bool) -> Identities:
     from .symbols import Symbols
 
-    return _splits(_constant(Symbols.of(4, 2, 1)), true)
+    return _splits(_constant(Symbols.of(3, 2, 1)), true)
 
 
 @cache
 def _forward_of_gates(true: bool) -> Identities:
     from .symbols import Symbols
 
-    return _splits(Symbols.of(4, 2, 1), true)
+    return _splits(Symbols.of(3, 2, 1), true)
 
 
 @cache
@@ -150,7 +150,7 @@ LIGHTNING2 = (
         r"M_{ij} = \lambda^{i-j}, \; \Lambda = \mathrm{diag}(\lambda, \ldots, \lambda^B)$",
         _QIN,
         _forward,
-        rule=_RULE.format("four"),
+        rule=_RULE,
     ),
     difference(
         "qin2024-lightning2.right-product-alone",
@@ -167,7 +167,7 @@ LIGHTNING2 = (
         r"M_{ij} = a_i \cdots a_{j+1}, \; c_i = a_i \cdots a_1, \; e_i = a_C \cdots a_{i+1}$",
         f"{_QIN}; decays by step: Yang et al., arXiv 2312.06635, chunk-wise form",
         _forward_of_gates,
-        rule=_RULE.format("four"),
+        rule=_RULE,
     ),
     identity(
         "qin2024-lightning2.backward-tiling",
@@ -177,7 +177,6 @@ LIGHTNING2 = (
         r"$dV = (Q K^T \odot M)^T dY + e \odot (K\, dS'), \quad dS = c_C\, dS' + Q^T (c \odot dY)$",
         _QIN,
         _backward,
-        rule=_RULE.format("three")
-        + "; the loss is linear in outputs and last state with free weights",
+        rule=_RULE + "; the loss is linear in outputs and last state with free weights",
     ),
 )

@@ -22,9 +22,10 @@ class Counting:
     """Products of integer matrices, exact, and the operations that they took."""
 
     def __init__(self) -> None:
-        self.operations = 0
+        self.operations = self.products = 0
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        self.products += 1
         self.operations += 2 * x.shape[0] * x.shape[1] * y.shape[1]
         return x @ y
 
@@ -50,7 +51,7 @@ def backward(C: int, K: int, V: int) -> int:
 Draw = dict[str, np.ndarray]
 
 
-def _draws(C: int, K: int, V: int, chunks: int) -> Draw:
+def draws(C: int, K: int, V: int, chunks: int) -> Draw:
     """Small integers: all that follows is exact."""
     rng, T = np.random.default_rng((C, K, V, chunks)), C * chunks
     return {
@@ -68,7 +69,7 @@ def _decays(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return inside, np.cumprod(a)[:, None], inside[-1][:, None]
 
 
-def _in_chunks(x: Draw, C: int, times: Counting) -> np.ndarray:
+def in_chunks(x: Draw, C: int, times: Counting) -> np.ndarray:
     state, found = np.zeros((x["k"].shape[1], x["v"].shape[1]), np.int64), []
     for at in range(0, len(x["a"]), C):
         q, k, v = (x[name][at : at + C] for name in "qkv")
@@ -94,7 +95,7 @@ def _by_steps(x: Draw) -> tuple[np.ndarray, ...]:
     return y, dq, dk, dv
 
 
-def _two_walks(x: Draw, C: int, times: Counting) -> tuple[np.ndarray, ...]:
+def two_walks(x: Draw, C: int, times: Counting) -> tuple[np.ndarray, ...]:
     K, V = x["k"].shape[1], x["v"].shape[1]
     state, dq = np.zeros((K, V), np.int64), []
     starts = range(0, len(x["a"]), C)
@@ -115,14 +116,14 @@ def _two_walks(x: Draw, C: int, times: Counting) -> tuple[np.ndarray, ...]:
 
 
 def _counted_forward(C: int, K: int, V: int, chunks: int) -> tuple[int, bool]:
-    x, times = _draws(C, K, V, chunks), Counting()
-    found = _in_chunks(x, C, times)
+    x, times = draws(C, K, V, chunks), Counting()
+    found = in_chunks(x, C, times)
     return times.operations, np.array_equal(found, _by_steps(x)[0])
 
 
 def _counted_backward(C: int, K: int, V: int, chunks: int) -> tuple[int, bool]:
-    x, times = _draws(C, K, V, chunks), Counting()
-    found = _two_walks(x, C, times)
+    x, times = draws(C, K, V, chunks), Counting()
+    found = two_walks(x, C, times)
     right = zip(found, _by_steps(x)[1:], strict=True)
     return times.operations, all(np.array_equal(a, b) for a, b in right)
 

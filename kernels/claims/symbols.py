@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,14 @@ def compositions(steps: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
+def tabulated(rows: int, columns: int, entry: Callable[[int, int], Any]) -> Any:
+    """The matrix of entry(i, j), whose indices are Python's own integers."""
+    return Matrix([[entry(i, j) for j in range(columns)] for i in range(rows)])
+
+
 def matrix(name: str, rows: int, columns: int) -> Any:
     """A matrix of real symbols name0_0, name0_1, …"""
-    return Matrix(rows, columns, lambda i, j: sympy.Symbol(f"{name}{i}_{j}", real=True))
+    return tabulated(rows, columns, lambda i, j: sympy.Symbol(f"{name}{i}_{j}", real=True))
 
 
 @dataclass(frozen=True)

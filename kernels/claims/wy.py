@@ -15,7 +15,6 @@ from dsf.claims.rows import Identities, difference, identity
 _DELTA = "Yang et al., arXiv 2406.06484 (WY form of the delta rule), own wording"
 _GATED = "Yang, Kautz, Hatamizadeh, arXiv 2412.06464 (gated WY form), own wording"
 _KDA = "Kimi team, arXiv 2510.26692 (decays per key in the WY form), own wording"
-_STEPS = 3
 
 
 def _recurrence(x: Any, beta: Any) -> tuple[Any, Any]:
@@ -38,7 +37,7 @@ def _pairs(x: Any, left: Any, *, diagonal: bool) -> Any:
     """Σ_d left_id k_jd a_id … a_{j+1,d} for i > j, and for i = j where asked."""
     import sympy
 
-    from .symbols import between
+    from .symbols import between, tabulated
 
     def entry(i: int, j: int) -> Any:
         if i < j or (i == j and not diagonal):
@@ -46,7 +45,7 @@ def _pairs(x: Any, left: Any, *, diagonal: bool) -> Any:
         keys = range(x.k.cols)
         return sympy.Add(*(left[i, d] * x.k[j, d] * between(x.a, i, j, d) for d in keys))
 
-    return sympy.Matrix(x.steps, x.steps, entry)
+    return tabulated(x.steps, x.steps, entry)
 
 
 def _inverse(strict: Any) -> Any:
@@ -64,10 +63,10 @@ def _chunk(x: Any, beta: Any, *, decayed: bool, inverse: bool) -> tuple[Any, Any
     """The chunk in WY form; the controls leave the decays out of W, or the inverse out of both."""
     import sympy
 
-    from .symbols import between
+    from .symbols import between, tabulated
 
-    ones = sympy.Matrix(x.steps, x.k.cols, lambda t, d: between(x.a, t, -1, d))
-    late = sympy.Matrix(x.steps, x.k.cols, lambda t, d: between(x.a, x.steps - 1, t, d))
+    ones = tabulated(x.steps, x.k.cols, lambda t, d: between(x.a, t, -1, d))
+    late = tabulated(x.steps, x.k.cols, lambda t, d: between(x.a, x.steps - 1, t, d))
     strength = sympy.diag(*beta)
     solve = _inverse(strength * _pairs(x, x.k, diagonal=False)) if inverse else sympy.eye(x.steps)
     seen = x.k.multiply_elementwise(ones) if decayed else x.k
@@ -77,11 +76,11 @@ def _chunk(x: Any, beta: Any, *, decayed: bool, inverse: bool) -> tuple[Any, Any
     return outputs, whole * x.state + x.k.multiply_elementwise(late).T * fresh
 
 
-def _sides(per_key: bool, *, decayed: bool = True, inverse: bool = True) -> Identities:
+def _sides(per_key: bool, steps: int, *, decayed: bool = True, inverse: bool = True) -> Identities:
     from .symbols import Symbols, matrix
 
-    x = Symbols.of(_STEPS, 2, 1, per_key=per_key)
-    beta = matrix("b", _STEPS, 1)
+    x = Symbols.of(steps, 2, 1, per_key=per_key)
+    beta = matrix("b", steps, 1)
     outputs, last = _chunk(x, beta, decayed=decayed, inverse=inverse)
     expected, state = _recurrence(x, beta)
     return {"outputs": (outputs, expected), "state": (last, state)}
@@ -89,42 +88,45 @@ def _sides(per_key: bool, *, decayed: bool = True, inverse: bool = True) -> Iden
 
 @cache
 def _scalar(true: bool) -> Identities:
-    return _sides(False, decayed=true)
+    return _sides(False, 3, decayed=true)
 
 
 @cache
 def _per_key(true: bool) -> Identities:
-    return _sides(True, decayed=true)
+    return _sides(True, 3, decayed=true)
 
 
 @cache
 def _without_inverse(true: bool) -> Identities:
-    return _sides(False, inverse=true)
+    return _sides(False, 2, inverse=true)
 
 
 def _strict(size: int) -> Any:
     """A free strictly lower matrix."""
     import sympy
 
-    return sympy.Matrix(
+    from .symbols import tabulated
+
+    return tabulated(
         size, size, lambda i, j: sympy.Symbol(f"n{i}_{j}", real=True) if i > j else sympy.Integer(0)
     )
 
 
 @cache
 def _powers(true: bool) -> Identities:
-    """(I - N) Π_{p = 1 … log₂ C - 1} (I + N^{2^p}); the control has a factor less."""
+    """(1 + x) (1 - x) (1 + x²) (1 + x⁴) … = 1 - x^C, and N^C = 0; the control has a factor less."""
     import sympy
 
+    x = sympy.Symbol("x", real=True)
     found = {}
-    for size in (2, 4, 8):
-        strict, eye = _strict(size), sympy.eye(size)
-        product, square, span = eye - strict, strict, 2
-        while span < (size if true else size // 2):
-            square = (square * square).applyfunc(sympy.expand)
-            product = (product * (eye + square)).applyfunc(sympy.expand)
-            span *= 2
-        found[f"{size} steps"] = ((eye + strict) * product, eye)
+    for size in (2, 4, 8, 16, 32, 64):
+        product, power = (1 + x) * (1 - x), 2
+        while power < (size if true else size // 2):
+            product, power = product * (1 + x**power), 2 * power
+        found[f"powers, {size} steps"] = (product, 1 - x**size)
+    strict, eye = _strict(4), sympy.eye(4)
+    found["nilpotent"] = (strict**4, 0 * eye)
+    found["4 steps"] = ((eye + strict) * (eye - strict) * (eye + strict**2), eye)
     return found
 
 
@@ -179,7 +181,7 @@ CLAIMS = (
         r"$(I + N)^{-1} = (I - N)(I + N^2)(I + N^4) \cdots (I + N^{C/2}), \quad N^C = 0$",
         f"{_DELTA}: the inverse without a loop over steps",
         _powers,
-        rule="exact algebra over free strictly lower matrices of 2, 4 and 8 steps; the control has a factor less",
+        rule="exact algebra: powers of x to 64 steps, a free strictly lower matrix of 4; the control has a factor less",
     ),
     identity(
         "yang2024.inverse-gradient",
