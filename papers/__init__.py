@@ -32,4 +32,9 @@ PAPERS: tuple[str, ...] = (
     "dsf.papers.julistiono2024:PAPER",
     "dsf.papers.sheen2024:PAPER",
     "dsf.papers.vasudeva2024:PAPER",
+    "dsf.papers.qin2024_lightning:PAPER",
+    "dsf.papers.qin2024_lightning2:PAPER",
+    "dsf.papers.dao2022:PAPER",
+    "dsf.papers.ramapuram2024:PAPER",
+    "dsf.papers.feng2024_attention:PAPER",
 )

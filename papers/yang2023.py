@@ -18,5 +18,10 @@ PAPER = Paper(
     arxiv="2312.06635",
     url="https://arxiv.org/abs/2312.06635",
     summary="Linear attention with a decay per key channel, and its chunk-wise form.",
-    claims=("dsf.claims.scalar_decays:YANG2023",),
+    claims=(
+        "dsf.claims.scalar_decays:YANG2023",
+        "dsf.kernels.claims.gate_gradients:SYMBOLIC",
+        "dsf.kernels.claims.gate_rounding:CLAIMS",
+        "dsf.kernels.claims.traffic:CLAIMS",
+    ),
 )

@@ -16,5 +16,9 @@ PAPER = Paper(
     arxiv="2412.06464",
     url="https://arxiv.org/abs/2412.06464",
     summary="The delta rule with a decay; its neighbours in the delta family are stated here too.",
-    claims=("dsf.claims.delta_family:YANG2024", "dsf.claims.certified_runs:DELTA_RULE_RUN"),
+    claims=(
+        "dsf.claims.delta_family:YANG2024",
+        "dsf.claims.certified_runs:DELTA_RULE_RUN",
+        "dsf.kernels.claims.wy:CLAIMS",
+    ),
 )

@@ -104,7 +104,7 @@ def test_two_modes_need_two_heads_by_hand() -> None:
 
 def test_bfloat16_stops_at_256_and_rounds_to_even() -> None:
     assert rounding.COUNTER_STALLS.judge({"steps": 1024, "bits": 8}).measured == 256
-    assert rounding._rounded(Fraction(257), 8) == 256 and rounding._rounded(Fraction(259), 8) == 260
+    assert rounding.rounded(Fraction(257), 8) == 256 and rounding.rounded(Fraction(259), 8) == 260
     values = np.float32([1.00390625, 257.0, 3.0])
     assert rounding._bfloat16(values).tolist() == [1.0, 256.0, 3.0]
 

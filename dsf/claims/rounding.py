@@ -125,7 +125,7 @@ GAMMA_IS_LOOSE = Claim(
 )
 
 
-def _rounded(x: Fraction, bits: int) -> Fraction:
+def rounded(x: Fraction, bits: int) -> Fraction:
     """To `bits` significant bits, to nearest even, exactly."""
     if not x:
         return x
@@ -145,7 +145,7 @@ def _judge_counter(evidence: Evidence) -> Verdict:
     def conclude() -> Verdict:
         state = Fraction(0)
         for _ in range(steps):
-            state = _rounded(state + 1, bits)
+            state = rounded(state + 1, bits)
         status = Status.HOLDS if state == steps else Status.VIOLATED
         return Verdict(status, float(state), float(steps), float(steps))
 
