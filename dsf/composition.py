@@ -217,7 +217,7 @@ def transition_product(system: System, length: int) -> Structure:
         transition = Dense(transition.dense(system.key_size))
     if length == 0:
         return Identity()
-    return _fold_time(transition, length)
+    return _fold_time(transition.whole(), length)
 
 
 def _fold_time(transition: Structure, length: int) -> Structure:
@@ -258,17 +258,20 @@ def _join_structures(parts: Sequence[Structure], leads: Sequence[torch.Size]) ->
 
 
 def _join_couplings(parts: Sequence[Coupling]) -> Coupling:
-    kinds = {(type(c), c.weights.shape[3:]) for c in parts}
+    if len({type(c) for c in parts}) > 1:
+        parts = [c.whole() for c in parts]
+    kinds = {(type(c), *(x.shape[3:] for x in c.tensors)) for c in parts}
     if len(kinds) > 1:
         raise InvalidInput("`concatenate` needs couplings of one kind and size")
-    return type(parts[0])(_joined([c.weights for c in parts]))
+    groups = zip(*(c.tensors for c in parts), strict=True)
+    return parts[0].rebuild(tuple(_joined(group) for group in groups))
 
 
 def _join_feedthrough(systems: Sequence[System]) -> Structure | None:
     parts = [s.feedthrough for s in systems]
     if all(part is None for part in parts):
         return None
-    like = systems[0].write.weights
+    like = systems[0].write.tensors[0]
     filled = [Scalar(like.new_zeros((1, 1, 1))) if part is None else part for part in parts]
     return _join_structures(filled, [s.lead for s in systems])
 

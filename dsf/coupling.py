@@ -5,6 +5,7 @@
 | `OuterCoupling`   | (B, T, H, K)          | b ⊗ u                      | Σ_k c_k h_kv        |
 | `OuterCoupling`   | (B, T, H, R, K)       | Σ_r b_r ⊗ u_r, u (…, R, V) | the same, per r     |
 | `ChannelCoupling` | (B, T, H, K, V)       | b_kv u_v                   | Σ_k c_kv h_kv       |
+| `ScaledCoupling`  | (B, T, H, K), (…, V)  | b_k g_v u_v                | Σ_k b_k g_v h_kv    |
 | `DenseCoupling`   | (B, T, H, out, in)    | M u, the state a vector    | M h                 |
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
@@ -47,6 +49,29 @@ class Coupling(ABC):
     def key_size(self) -> int:
         """K as a read-out or write of a matrix state."""
 
+    @property
+    def value_size(self) -> int | None:
+        """V where the coupling fixes it, otherwise None."""
+        return None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the coupling is held as: one tensor, or the factors of one."""
+        return (self.weights,)
+
+    @property
+    def lead(self) -> torch.Size:
+        """The leading sizes (B, T, H)."""
+        return torch.broadcast_shapes(*(x.shape[:3] for x in self.tensors))
+
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Self:
+        """The same kind of coupling with other tensors."""
+        return type(self)(*tensors)
+
+    def whole(self) -> Coupling:
+        """The same coupling held as one tensor."""
+        return self
+
     @abstractmethod
     def inject(self, tokens: Tensor) -> Tensor:
         """B u: tokens (…, [R,] V) to increments of the state (…, K, V)."""
@@ -56,8 +81,8 @@ class Coupling(ABC):
         """C h: states (…, K, V) to outputs (…, [R,] V)."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Apply a function of the whole tensor that keeps the number of axes."""
-        return type(self)(function(self.weights))
+        """Apply a function that keeps the number of axes to each tensor."""
+        return self.rebuild(tuple(function(x) for x in self.tensors))
 
     def transpose(self) -> Self:
         """Bᵀ as a read-out, or Cᵀ as a write."""
@@ -110,11 +135,70 @@ class ChannelCoupling(Coupling):
     def key_size(self) -> int:
         return self.weights.shape[-2]
 
+    @property
+    def value_size(self) -> int | None:
+        size = self.weights.shape[-1]
+        return size if size != 1 else None
+
     def inject(self, tokens: Tensor) -> Tensor:
         return self.weights * tokens[..., None, :]
 
     def extract(self, state: Tensor) -> Tensor:
         return (self.weights * state).sum(-2)
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class ScaledCoupling(ChannelCoupling):
+    """b ⊗ g, an `OuterCoupling` with a gain for each value channel, held as the two vectors.
+
+    `keys` b (B, T, H, K) and `gains` g (B, T, H, V): the weights (B, T, H, K, V) of a `ChannelCoupling`
+    that are an outer product (Mamba-1: b ⊗ Δ) are formed only where something asks for them.
+
+    >>> import torch
+    >>> coupling = ScaledCoupling(torch.ones(1, 1, 1, 2), torch.tensor([2.0, 3.0]).reshape(1, 1, 1, 2))
+    >>> coupling.weights[0, 0, 0]
+    tensor([[2., 3.],
+            [2., 3.]])
+    """
+
+    keys: Tensor
+    gains: Tensor
+
+    def __init__(self, keys: Tensor, gains: Tensor) -> None:
+        for name, x in (("keys", keys), ("gains", gains)):
+            if x.ndim != 4:
+                axes = "(B, T, H, K)" if name == "keys" else "(B, T, H, V)"
+                raise InvalidInput(
+                    f"ScaledCoupling needs `{name}` with axes {axes}; got shape {tuple(x.shape)}"
+                )
+            object.__setattr__(self, name, x)
+
+    @property
+    def weights(self) -> Tensor:  # type: ignore[override]
+        """The outer product (B, T, H, K, V), made anew at each call."""
+        return self.keys[..., :, None] * self.gains[..., None, :]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.keys, self.gains)
+
+    @property
+    def key_size(self) -> int:
+        return self.keys.shape[-1]
+
+    @property
+    def value_size(self) -> int | None:
+        size = self.gains.shape[-1]
+        return size if size != 1 else None
+
+    def whole(self) -> ChannelCoupling:
+        return ChannelCoupling(self.weights)
+
+    def inject(self, tokens: Tensor) -> Tensor:
+        return self.keys[..., :, None] * (self.gains * tokens)[..., None, :]
+
+    def extract(self, state: Tensor) -> Tensor:
+        return self.gains * OuterCoupling(self.keys).extract(state)
 
 
 class DenseCoupling(Coupling):

@@ -66,6 +66,7 @@ def _scaled(coupling: Coupling, scale: Tensor, reads: bool = False) -> Coupling:
     keys = scale[..., None] if scale.ndim == 3 else scale
     if isinstance(coupling, OuterCoupling):
         return coupling.map(lambda x: x * (keys if x.ndim == 4 else keys[..., None, :]))
+    coupling = coupling.whole()
     if isinstance(coupling, DenseCoupling) and reads:
         return coupling.map(lambda x: x * keys[..., None, :])
     assert isinstance(coupling, DenseCoupling | ChannelCoupling)

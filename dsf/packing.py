@@ -18,7 +18,7 @@ from dsf.errors import InvalidInput
 from dsf.forms.base import Form
 from dsf.forms.core import over_time
 from dsf.state import State
-from dsf.structure import Structure
+from dsf.structure import Discretised, Structure
 from dsf.system import System
 
 
@@ -48,6 +48,8 @@ def neutralise(system: System, valid: Tensor) -> System:
 def _keep_transition(
     transition: Structure, keep: Callable[[Tensor, Tensor | float], Tensor]
 ) -> Structure:
+    if isinstance(transition, Discretised):  # a step of length zero, at whatever rate
+        return Discretised(keep(transition.step, 0.0), transition.rate)
     neutral = iter(transition.neutral())
     return transition.map(lambda leaf, _: keep(leaf, next(neutral)))
 

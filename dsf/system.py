@@ -9,7 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, Coupling, DenseCoupling, OuterCoupling
+from dsf.coupling import Coupling, DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput
 from dsf.structure import Structure
 
@@ -91,11 +91,7 @@ class System:
         """V where the system fixes it, otherwise None."""
         if isinstance(self.write, DenseCoupling):
             return self.write.weights.shape[-1]
-        if isinstance(self.write, ChannelCoupling) and self.write.weights.shape[-1] != 1:
-            return self.write.weights.shape[-1]
-        if isinstance(self.read, ChannelCoupling) and self.read.weights.shape[-1] != 1:
-            return self.read.weights.shape[-1]
-        return self.transition.value_size
+        return self.write.value_size or self.read.value_size or self.transition.value_size
 
     @property
     def writes(self) -> int | None:
@@ -117,18 +113,16 @@ class System:
     @property
     def is_time_invariant(self) -> bool:
         """True where Λ, B and C have no time axis to speak of (their T is 1)."""
-        core = [*self.transition.leaves, self.write.weights, self.read.weights]
-        own = [*self.transition.trailing, self.write.weights.ndim - 3, self.read.weights.ndim - 3]
-        gate_free = self.log_write is None
-        return gate_free and all(
-            x.shape[x.ndim - r - 2] == 1 for x, r in zip(core, own, strict=True)
-        )
+        leads = [self.write.lead, self.read.lead]
+        if self.transition.leaves:
+            leads.append(self.transition.lead)
+        return self.log_write is None and all(lead[1] == 1 for lead in leads)
 
     @property
     def dtype(self) -> torch.dtype:
         """The widest type of Λ, B and C."""
-        dtype = self.write.weights.dtype
-        for leaf in (self.read.weights, *self.transition.leaves):
+        dtype = self.write.tensors[0].dtype
+        for leaf in (*self.write.tensors, *self.read.tensors, *self.transition.leaves):
             dtype = torch.promote_types(dtype, leaf.dtype)
         return dtype
 
@@ -138,7 +132,7 @@ class System:
 
     @property
     def device(self) -> torch.device:
-        return self.write.weights.device
+        return self.write.tensors[0].device
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -210,11 +204,11 @@ class System:
     def _memory_tensors(self) -> list[tuple[Tensor, int]]:
         """Every tensor of the memory stream with its number of trailing axes."""
         tensors = list(zip(self.transition.leaves, self.transition.trailing, strict=True))
-        tensors.append((self.write.weights, self.write.weights.ndim - 3))
+        tensors += [(x, x.ndim - 3) for x in self.write.tensors]
         if self.log_write is not None:
             tensors.append((self.log_write, 0))
         if self.timing != "end":
-            tensors.append((self.read.weights, self.read.weights.ndim - 3))
+            tensors += [(x, x.ndim - 3) for x in self.read.tensors]
             if self.feedthrough is not None:
                 tensors += zip(self.feedthrough.leaves, self.feedthrough.trailing, strict=True)
             if self.offset is not None:

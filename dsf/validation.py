@@ -106,8 +106,8 @@ def _check_leading_axes(system: System) -> None:
         )
     leads = {
         "transition": transition.lead,
-        "write": system.write.weights.shape[:3],
-        **({} if system.timing == "end" else {"read": system.read.weights.shape[:3]}),
+        "write": system.write.lead,
+        **({} if system.timing == "end" else {"read": system.read.lead}),
     }
     try:
         torch.broadcast_shapes((1, 1, 1), *leads.values())
@@ -144,12 +144,8 @@ def _check_values(system: System) -> None:
         name: size
         for name, size in {
             "transition": system.transition.value_size,
-            "write": None
-            if isinstance(system.write, OuterCoupling)
-            else system.write.weights.shape[-1],
-            "read": None
-            if isinstance(system.read, OuterCoupling)
-            else system.read.weights.shape[-1],
+            "write": system.write.value_size,
+            "read": system.read.value_size,
         }.items()
         if size not in (None, 1)
     }

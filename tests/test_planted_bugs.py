@@ -10,13 +10,13 @@ import torch
 from lawbook import laws
 from lawbook.rows import Row
 
+import dsf.forms.accumulate as accumulate
 import dsf.forms.between_chunks as between_chunks
 import dsf.forms.chunk_maps as chunk_maps
 import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
-import dsf.forms.gated_scan as gated_scan
 import dsf.forms.lowering as lowering
 import dsf.forms.segments as segments
 from dsf import packing
@@ -211,9 +211,9 @@ def test_gradient_law_notices_a_cotangent_lost_between_segments(
 
 
 def test_scan_law_notices_a_block_that_forgets_what_came_before(monkeypatch) -> None:
-    in_blocks = gated_scan._in_blocks
+    in_blocks = accumulate._in_blocks
     monkeypatch.setattr(
-        gated_scan, "_in_blocks", lambda a, h, backward: in_blocks(0 * a, h, backward)
+        accumulate, "_in_blocks", lambda a, h, backward: in_blocks(0 * a, h, backward)
     )
     caught(lambda: agree(Scan(), Row("diagonal", "outer")))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from dsf.coupling import Coupling, DenseCoupling, OuterCoupling
+from dsf.coupling import Coupling, DenseCoupling, OuterCoupling, ScaledCoupling
 from dsf.numerics import EPSILON, Roundings, smallest, unit_roundoff
 from dsf.state import State
-from dsf.structure import DPLR, Gate, Identity, Scalar, Structure
+from dsf.structure import DPLR, Discretised, Gate, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form
@@ -75,9 +76,10 @@ class _Paths:
     """The recurrence on absolute values (or norms), with inflated factors."""
 
     def __init__(self, lowered: Lowered, roundings: Roundings) -> None:
-        self.core, self.roundings = lowered.core, roundings
+        self.given, self.core, self.roundings = lowered.core, _whole(lowered.core), roundings
         self.entrywise = isinstance(self.core.transition, Gate | Identity)
-        self.gate_error = _gauge_error(lowered)
+        self.write_error = _gauge_error(lowered)
+        self.gate_error = _gate_error(lowered)
         leaves = [x.detach() for x in (*self.core.tensors, self.core.memory)]
         self.leaves = [self._size(i, x) for i, x in enumerate(leaves)]
 
@@ -107,7 +109,8 @@ class _Paths:
         *gates, write, read, tokens, memory = leaves
         gate_error = epsilon * doubled * self.gate_error
         transition = self._transition(gates, step, gate_error)
-        gained = gate_error.reshape(*gate_error.shape, *(1,) * (write.ndim - gate_error.ndim))
+        gained = epsilon * doubled * self.write_error
+        gained = gained.reshape(*gained.shape, *(1,) * (write.ndim - gained.ndim))
         core = Core(
             transition,
             type(self.core.write)(write * (1 + gained)),
@@ -123,13 +126,46 @@ class _Paths:
         if isinstance(exact, Identity):
             return Scalar((1 + step) * gate_error.new_ones((1, 1, 1)))
         if isinstance(exact, Gate):
-            extra = gate_error.reshape(*gate_error.shape, *(1,) * exact.own_axes)
+            extra = gate_error
+            if extra.ndim == 3:
+                extra = extra.reshape(*extra.shape, *(1,) * exact.own_axes)
             return type(exact)(value=gates[0] * (1 + step + extra))
         norm, growth = exact.norm().detach(), exact.growth().detach()
         if any(g.requires_grad for g in gates):
             reach = _reach(exact, gates)  # what a change of a leaf can change at most
             norm, growth = (x + reach - reach.detach() for x in (norm, growth))
         return Scalar(norm + step * growth)
+
+    def of_factors(self, place: int, bound: Tensor, size: Tensor, u: float) -> list[Tensor]:
+        """The bound for leaf `place`, or for the factors that it is a product of in the core as given.
+
+        `size` is what the gradient of the product is at most; sums over what a factor is shared by round too.
+        """
+        given, count = self.given, len(self.core.tensors)
+        if place == 0 and isinstance(given.transition, Discretised):
+            sizes = [x.abs() for x in given.transition.leaves]
+            products = (sizes[1], sizes[0])
+        elif place == count - 3 and isinstance(given.write, ScaledCoupling):
+            keys, gains = (x.abs() for x in given.write.tensors)
+            if not self.entrywise:  # a size for each key and none for values
+                keys, gains = (
+                    torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (keys, gains)
+                )
+            sizes = [keys[..., :, None], gains[..., None, :]]
+            products = (sizes[1], sizes[0])
+        else:
+            return [bound]
+        found = []
+        for own, other in zip(sizes, products, strict=True):
+            shared = [
+                i for i, (a, b) in enumerate(zip(own.shape, size.shape, strict=True)) if a < b
+            ]
+            terms = math.prod(size.shape[i] for i in shared)
+            whole = bound * other + u * (4 + terms) * size * other
+            found.append(whole.sum(shared, keepdim=True) if shared else whole)
+        if place:
+            found = [found[0][..., 0], found[1][..., 0, :]]
+        return found
 
     def difference(self, u: float) -> tuple[Tensor, Tensor]:
         """(u/ε)(F_ε - F_0) for outputs and memory."""
@@ -156,6 +192,25 @@ def _gauge_error(lowered: Lowered) -> Tensor:
     size = torch.where(torch.isfinite(m), m, torch.zeros_like(m)).abs()
     before = torch.cat([torch.zeros_like(size[:, :1]), size[:, :-1]], 1)[:, : m.shape[1]]
     return 8 * (1 + size + before)
+
+
+def _whole(core: Core) -> Core:
+    """The core with transitions and couplings that are held in factors multiplied out."""
+    return replace(
+        core,
+        transition=core.transition.whole(),
+        write=core.write.whole(),
+        read=core.read.whole(),
+    )
+
+
+def _gate_error(lowered: Lowered) -> Tensor:
+    """Extra roundings of the gates: of a product of step and rate under an exponential, or of a gauge."""
+    gate = lowered.core.transition
+    if not isinstance(gate, Discretised):
+        return _gauge_error(lowered)
+    size = gate.log.abs()
+    return torch.where(torch.isfinite(size), size, torch.zeros_like(size))
 
 
 def _energy(core: Core) -> Tensor:
@@ -269,15 +324,17 @@ def _gradients(
     bounds = []
     for i, (inflated, plain) in enumerate(zip(*found, strict=True)):
         if inflated is None or plain is None:
-            bounds.append(torch.full_like(paths.leaves[i], floor))
+            none = torch.full_like(paths.leaves[i], floor)
+            bounds += paths.of_factors(i, none, torch.zeros_like(none), u)
             continue
         bound = (inflated - plain) * (u / EPSILON) + floor
         gate = paths.core.transition
         if i == 0 and isinstance(gate, Gate) and gate.log is not None:
-            bound = bound * paths.leaves[0] + u * 4 * plain * paths.leaves[0]
+            plain = plain * paths.leaves[0]
+            bound = bound * paths.leaves[0] + u * 4 * plain
         elif i == 0 and isinstance(gate, DPLR) and gate.gate.leaves:
             bound = bound * paths.leaves[0].clamp_min(1)  # d/d log a = a d/da
-        bounds.append(bound)
+        bounds += paths.of_factors(i, bound, plain, u)
     return tuple(bounds)
 
 

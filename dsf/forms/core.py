@@ -46,25 +46,27 @@ class Core:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor along time; the memory is apart."""
-        return (*self.transition.leaves, self.write.weights, self.read.weights, self.tokens)
+        couplings = (*self.write.tensors, *self.read.tensors)
+        return (*self.transition.leaves, *couplings, self.tokens)
 
     @property
     def trailing(self) -> tuple[int, ...]:
         """How many axes each of `tensors` has behind (B, T, H)."""
         return (
             *self.transition.trailing,
-            *(x.ndim - 3 for x in (self.write.weights, self.read.weights, self.tokens)),
+            *(x.ndim - 3 for x in (*self.write.tensors, *self.read.tensors, self.tokens)),
         )
 
     def rebuild(self, tensors: tuple[Tensor, ...], memory: Tensor) -> Self:
         """The same problem on other tensors."""
-        *leaves, write, read, tokens = tensors
+        first = len(self.transition.leaves)
+        second = first + len(self.write.tensors)
         return replace(
             self,
-            transition=self.transition.rebuild(tuple(leaves)),
-            write=self.write.map(lambda _: write),
-            read=self.read.map(lambda _: read),
-            tokens=tokens,
+            transition=self.transition.rebuild(tensors[:first]),
+            write=self.write.rebuild(tensors[first:second]),
+            read=self.read.rebuild(tensors[second:-1]),
+            tokens=tensors[-1],
             memory=memory,
         )
 

@@ -117,7 +117,7 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
         return x.expand(batch, x.shape[1], heads, *x.shape[3:]).to(kind)
 
     transition = system.transition.map(lambda leaf, _: widen(leaf))
-    write, read, stabilisers = system.write.map(widen), system.read.map(widen), None
+    write, read, stabilisers = system.write.map(widen), system.read.whole().map(widen), None
     if system.log_write is not None:
         assert given.stabiliser is not None
         log_decay = (
@@ -172,7 +172,7 @@ def _wide(read: Coupling, core: Core) -> Coupling:
         wide = x.expand(batch, x.shape[1], heads, *x.shape[3:])
         return wide.to(torch.promote_types(x.dtype, core.memory.dtype.to_real()))
 
-    return read.map(widen)
+    return read.whole().map(widen)
 
 
 def _start(

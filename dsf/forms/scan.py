@@ -22,7 +22,7 @@ from .gated_scan import GatedScan, operations
 from .recurrent import inner_terms
 from .segments import ByAutograd, in_segments
 
-_STATES_AT_ONCE = 1 << 20  # numbers in the states of one segment
+_STATES_AT_ONCE = 1 << 19  # numbers in the states of one segment
 
 
 @dataclass(frozen=True)

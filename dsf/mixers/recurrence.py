@@ -105,7 +105,7 @@ class Recurrence(Mixer):
     def _tensors(self) -> list[Tensor]:
         direct = () if self.of.feedthrough is None else self.of.feedthrough.leaves
         optional = [x for x in (self.of.log_write, self.of.offset) if x is not None]
-        couplings = [self.of.write.weights, self.of.read.weights]
+        couplings = [*self.of.write.tensors, *self.of.read.tensors]
         return [*self.of.transition.leaves, *couplings, *direct, *optional]
 
     def multiply_adds(self, length: int, values: int) -> int:

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, OuterCoupling
+from dsf.coupling import ChannelCoupling, OuterCoupling, ScaledCoupling
 from dsf.errors import InvalidInput
 from dsf.shapes import Float
-from dsf.structure import Diagonal, Elementwise
+from dsf.structure import Diagonal, Discretised
 from dsf.system import System
 
 from .architecture import Architecture, Draw, Sample
@@ -27,7 +27,8 @@ def s6(
 ) -> System:
     r"""h^{d,n}_i = exp(Δ^d_i A^{d,n}) h^{d,n}_{i-1} + Δ^d_i b^n_i x^d_i,  y^d_i = Σ_n c^n_i h^{d,n}_i + D^d x^d_i.
 
-    System: Λ elementwise over (N, D), B = Δ ⊗ b per channel, C = c shared by the channels. `delta` is
+    System: Λ elementwise over (N, D) and B = Δ ⊗ b per channel, both held in their factors (`Discretised`,
+    `ScaledCoupling`), C = c shared by the channels. `delta` is
     (B, T, D) after its softplus, `A` (D, N) negative, `b` and `c` (B, T, N), `skip` (D,). One head: the
     tokens are x as (B, T, 1, D). The code has Euler's rule for B, as above; the paper's equation 4 has
     zero-order hold for both, which writes (e^{ΔA} - 1)/A b in place of Δ b.
@@ -45,13 +46,13 @@ def s6(
     """
     if variant not in ("paper", "code"):
         raise InvalidInput(f"`variant` must be 'paper' or 'code'; got {variant!r}")
-    step = delta[:, :, None, None, :]
-    log_decay = step * A.T
-    held = step if variant == "code" else torch.expm1(log_decay) / A.T
-    write = held * b[:, :, None, :, None]
+    gates = Discretised(delta[:, :, None, None, :], A.T[None, None, None])
+    write: ChannelCoupling = ScaledCoupling(b[:, :, None, :], delta[:, :, None, :])
+    if variant == "paper":
+        write = ChannelCoupling(torch.expm1(gates.log) / A.T * b[:, :, None, :, None])
     return System(
-        Elementwise.from_log(log_decay),
-        ChannelCoupling(write),
+        gates,
+        write,
         OuterCoupling(c[:, :, None, :]),
         feedthrough=None if skip is None else Diagonal(skip[None, None, None, :]),
     )

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling
+from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling, ScaledCoupling
 from dsf.errors import InvalidInput
 from dsf.state import State
-from dsf.structure import DPLR, Block, Elementwise, Gate, Identity, Structure
+from dsf.structure import DPLR, Block, Discretised, Elementwise, Gate, Identity, Structure
 from dsf.system import System
 from dsf.validation import check_state, check_tokens
 
@@ -189,6 +189,9 @@ class _Head:
 
     def _coupling(self, coupling: Coupling, t: int) -> np.ndarray:
         """(V or 1, R, K) for outer ones and channels; for a vector state the matrix itself."""
+        if isinstance(coupling, ScaledCoupling):
+            keys, gains = (self._at(x, t) for x in coupling.tensors)
+            return (gains[:, None] * keys)[:, None]
         own = self._at(coupling.weights, t)
         if self.system.is_vector:
             return own if coupling is self.system.write else own[None]
@@ -220,6 +223,12 @@ class _Head:
         return self._at(structure.leaves[0], t)[None]
 
     def _decay(self, gate: Gate, t: int) -> np.ndarray:
+        if isinstance(gate, Discretised):
+            steps, rates = np.broadcast_arrays(*(self._at(x, t) for x in gate.leaves))
+            products = [self.ring.exp(x * y) for x, y in zip(steps.flat, rates.flat, strict=True)]
+            made = np.empty(len(products), dtype=object)
+            made[:] = products
+            return made.reshape(steps.shape)
         if gate.log is None:
             return self._at(gate.leaves[0], t)
         own = self._own(gate.log, t)

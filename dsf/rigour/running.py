@@ -29,7 +29,7 @@ from dsf.forms.recurrent import loop
 from dsf.forms.selection import named, sizes_of
 from dsf.numerics import Roundings, unit_roundoff
 from dsf.state import State
-from dsf.structure import Gate, Identity, Structure
+from dsf.structure import Discretised, Gate, Identity, Structure
 from dsf.system import System
 
 
@@ -115,7 +115,8 @@ def _carried(wide: _Wide, roundings: Roundings, u: float) -> tuple[Tensor, Tenso
         terms = moved.abs() ** 2 if wide.gates else _squares(transition, memory)
         memory = moved + increment
         extra = wide.gate_error[:, t] if wide.gate_error.shape[1] > 1 else wide.gate_error[:, 0]
-        rounded = roundings.step + extra[..., None, None] ** 2
+        extra = extra if extra.ndim == 4 else extra[..., None, None]
+        rounded = roundings.step + extra**2
         noise = unit * rounded * (terms + memory.abs() ** 2 + increment.abs() ** 2) / 2
         if covariance is None:
             spread = transition.map(lambda x, _: x.abs() ** 2).apply(spread) + noise
@@ -143,9 +144,10 @@ Read = OuterCoupling | ChannelCoupling | DenseCoupling
 
 
 def _at_reads(system: System, length: int) -> list[Read]:
-    steps = system.read.weights.shape[1] if system.timing == "end" else length
-    weights = over_time(system.read.weights, steps)
-    return [type(system.read)(w[:, None]) for w in weights.unbind(1)]  # type: ignore[misc]
+    read = system.read.whole()
+    steps = read.weights.shape[1] if system.timing == "end" else length
+    weights = over_time(read.weights, steps)
+    return [type(read)(w[:, None]) for w in weights.unbind(1)]  # type: ignore[misc]
 
 
 def _read(
@@ -220,8 +222,10 @@ def _divided(wide: _Wide, outputs: Tensor, variances: Tensor, u: float) -> tuple
 
 
 def _gauge_error(lowered: Lowered) -> Tensor:
-    """Extra roundings of gates that are exponentials of differences of m (B, T, H), else 0."""
+    """Extra roundings of gates that are exponentials of differences of m (B, T, H) or of products, else 0."""
     m = lowered.stabilisers
+    if isinstance(lowered.core.transition, Discretised):
+        return bounds._gate_error(lowered)
     if m is None:
         return torch.zeros((1, 1, 1), dtype=torch.float64)
     size = torch.where(torch.isfinite(m), m, torch.zeros_like(m)).abs()

@@ -1,10 +1,11 @@
-"""The algebra of transitions Λ: seven kinds, one product.
+"""The algebra of transitions Λ: seven kinds, one product; `Discretised` is Elementwise held in factors.
 
 Law: densify(compose(Λ₂, Λ₁)) = densify(Λ₂) densify(Λ₁), for every pair of the join table.
 """
 
 from .base import Cost as Cost
 from .base import Structure as Structure
+from .discretised import Discretised as Discretised
 from .dplr import DPLR as DPLR
 from .gates import Diagonal as Diagonal
 from .gates import Elementwise as Elementwise

@@ -115,6 +115,10 @@ class Structure(ABC):
         """The same maps with every gate held in linear space (no logarithms)."""
         return self
 
+    def whole(self) -> Structure:
+        """The same maps as a member of one of the seven kinds: a structure held in factors multiplied out."""
+        return self
+
     def conj(self) -> Self:
         """The complex conjugate; the structure itself where it is real."""
         return self.map(lambda leaf, _: leaf.conj()) if self.is_complex else self

@@ -31,7 +31,7 @@ def join(second: Structure, first: Structure) -> type[Structure]:
     >>> join(Scalar(torch.tensor(0.5)), Diagonal(torch.ones(3))).__name__
     'Diagonal'
     """
-    kinds = {type(second), type(first)}
+    kinds = {_kind(second), _kind(first)}
     for kind in (Identity, Scalar, Diagonal):
         if len(kinds) > 1:
             kinds.discard(kind)
@@ -59,10 +59,15 @@ def compose(second: Structure, first: Structure) -> Structure:
     tensor([[1.0000, 0.0000],
             [0.0000, 1.5000]])
     """
+    second, first = second.whole(), first.whole()
     kind = join(second, first)
     size = second.key_size or first.key_size
     like = second if isinstance(second, kind) else first
     return _lift(second, kind, size, like).compose(_lift(first, kind, size, like))
+
+
+def _kind(structure: Structure) -> type[Structure]:
+    return Elementwise if isinstance(structure, Elementwise) else type(structure)
 
 
 def _same_width(second: Structure, first: Structure) -> bool:
@@ -121,6 +126,7 @@ def alike(structures: Sequence[Structure]) -> list[Structure]:
 
     Gates become linear where some are; DPLR ranks are filled up with zero columns.
     """
+    structures = [s.whole() for s in structures]
     size = next((s.key_size for s in structures if s.key_size), None)
     common = structures[0]
     for structure in structures[1:]:

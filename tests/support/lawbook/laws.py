@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsf.coupling import Coupling
 from dsf.forms import Form, run
 from dsf.forms.bounds import error_bound
 from dsf.mixers import Sample
@@ -36,18 +35,17 @@ def as_leaves(system: System, tokens: Tensor, state: State) -> Leaves:
     def leaf(x: Tensor) -> Tensor:
         return x.detach().clone().requires_grad_()
 
-    def own(coupling: Coupling, weights: Tensor) -> Coupling:
-        return type(coupling)(weights)
-
-    gates = tuple(leaf(x) for x in system.transition.leaves)
-    write, read = leaf(system.write.weights), leaf(system.read.weights)
+    gates, write, read = (
+        tuple(leaf(x) for x in tensors)
+        for tensors in (system.transition.leaves, system.write.tensors, system.read.tensors)
+    )
     entering, memory = leaf(tokens), leaf(state.memory)
     grown = system.replace(
         transition=system.transition.rebuild(gates),
-        write=own(system.write, write),
-        read=own(system.read, read),
+        write=system.write.rebuild(write),
+        read=system.read.rebuild(read),
     )
-    tensors = [*gates, write, read, entering, memory]
+    tensors = [*gates, *write, *read, entering, memory]
     return Leaves(grown, entering, State(memory, state.normaliser, state.stabiliser), tensors)
 
 

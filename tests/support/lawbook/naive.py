@@ -5,9 +5,25 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, Coupling, DenseCoupling, OuterCoupling
+from dsf.coupling import (
+    ChannelCoupling,
+    Coupling,
+    DenseCoupling,
+    OuterCoupling,
+    ScaledCoupling,
+)
 from dsf.state import State
-from dsf.structure import DPLR, Block, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
+from dsf.structure import (
+    DPLR,
+    Block,
+    Dense,
+    Diagonal,
+    Discretised,
+    Elementwise,
+    Identity,
+    Scalar,
+    Structure,
+)
 from dsf.system import System
 
 
@@ -26,8 +42,10 @@ def matrices(structure: Structure, size: int, channels: int) -> np.ndarray:
     if isinstance(structure, Identity):
         return np.eye(size)[None, None, None, None]
     if isinstance(structure, Scalar | Diagonal | Elementwise):
-        leaf = structure.leaves[0]
-        gates = array(leaf) if structure.value is not None else np.exp(array(leaf))
+        leaf = array(structure.leaves[0])
+        if isinstance(structure, Discretised):
+            leaf = leaf * array(structure.rate)
+        gates = leaf if structure.value is not None else np.exp(leaf)
         for _ in range(2 - structure.own_axes):
             gates = gates[..., None]
         lead = gates.shape[:-2]
@@ -53,6 +71,9 @@ def matrices(structure: Structure, size: int, channels: int) -> np.ndarray:
 
 def written(write: Coupling, tokens: np.ndarray) -> np.ndarray:
     """B u as (B, T, H, V, K)."""
+    if isinstance(write, ScaledCoupling):
+        keys, gains = (array(x) for x in write.tensors)
+        return (tokens * gains)[..., :, None] * keys[..., None, :]
     b = array(write.weights)
     if isinstance(write, OuterCoupling) and write.several is None:
         return tokens[..., :, None] * b[..., None, :]

@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, Coupling, DenseCoupling, OuterCoupling
+from dsf.coupling import (
+    ChannelCoupling,
+    Coupling,
+    DenseCoupling,
+    OuterCoupling,
+    ScaledCoupling,
+)
 from dsf.state import State
 from dsf.structure import (
     DPLR,
     Block,
     Dense,
     Diagonal,
+    Discretised,
     Elementwise,
     Identity,
     Scalar,
@@ -57,6 +64,7 @@ TRANSITIONS: dict[str, Callable[[Pen], Structure]] = {
     "log diagonal": lambda p: Diagonal.from_log(-p.uniform(K)),
     "complex diagonal": lambda p: Diagonal(p.phase(K)),
     "elementwise": lambda p: Elementwise(p.uniform(K, V)),
+    "discretised": lambda p: Discretised(p.uniform(1, V), -2 * p.uniform(K, V)),
     "block": lambda p: Block(0.9 * p.rotation(K // 2, 2, 2)),
     "householder": lambda p: DPLR.householder(p.unit(K), 2 * p.uniform()),
     "two factors": lambda p: DPLR(Scalar(p.uniform()), 0.2 * p.normal(K, 2), 0.2 * p.normal(K, 2)),
@@ -72,6 +80,11 @@ TRANSITIONS: dict[str, Callable[[Pen], Structure]] = {
 COUPLINGS: dict[str, Callable[[Pen], tuple[Coupling, Coupling, tuple[int, ...]]]] = {
     "outer": lambda p: (OuterCoupling(p.normal(K)), OuterCoupling(p.normal(K)), (V,)),
     "several": lambda p: (OuterCoupling(p.normal(2, K)), OuterCoupling(p.normal(3, K)), (2, V)),
+    "scaled": lambda p: (
+        ScaledCoupling(p.normal(K), p.normal(V)),
+        OuterCoupling(p.normal(K)),
+        (V,),
+    ),
     "channel": lambda p: (ChannelCoupling(p.normal(K, V)), ChannelCoupling(p.normal(K, V)), (V,)),
     "dense": lambda p: (DenseCoupling(p.normal(K, V)), DenseCoupling(p.normal(V, K)), (V,)),
 }
@@ -112,12 +125,28 @@ ALL_ROWS = [
     Row(t, c, constant)
     for t in TRANSITIONS
     for c in COUPLINGS
+    if t != "discretised" and c != "scaled"
     for constant in (False, True)
     if possible(t, c)
 ]
 
 # Every transition with every coupling at least once, constant and varying in turn.
 ROWS = [row for i, row in enumerate(ALL_ROWS) if (i + i // 2) % 2 == 0]
+
+# Transitions and couplings that are held in factors.
+FACTORED = [
+    *(
+        Row("discretised", coupling, constant)
+        for coupling in ("outer", "channel", "scaled")
+        for constant in (False, True)
+    ),
+    *(
+        Row(t, "scaled")
+        for t in ("scalar", "complex diagonal", "elementwise", "householder", "block")
+    ),
+]
+ALL_ROWS += FACTORED
+ROWS += FACTORED
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
