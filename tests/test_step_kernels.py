@@ -54,6 +54,7 @@ ROWS = (
     Row("exact zeros", "kda", zero=True),
     Row("gates of the mlstm that are zero", "mlstm", zero=True, length=6),
     Row("three groups", "s6", heads=(2, 2, 3, 2)),
+    *(Row(f"a long run of {name}", name, length=100) for name in ("gla", "kda", "mlstm", "s6")),
 )
 
 

@@ -54,7 +54,7 @@ _MATRIX, _NORMALISER = PROGRAMS[0], PROGRAMS[-1]
 
 LIMIT = largest_exponent(torch.float32)
 _LONGEST = 256  # keys of one tile
-_TILE = 4096  # numbers of one tile: 32 a thread
+_TILE = 4096  # numbers of one tile
 _ENOUGH = 256  # programs that fill a device, about two per multiprocessor
 _NARROWEST = 8  # values of one tile: a sector of memory
 
@@ -81,7 +81,9 @@ def tile_for(
     if states is not None:
         while of_values > _NARROWEST and states * -(-values // of_values) < _ENOUGH:
             of_values //= 2
-    warps = min(4, max(1, of_keys * of_values // 1024))
+    # Where tiles are walked, pointers of the next one take registers too.
+    each = 32 if keys <= of_keys else 16
+    warps = max(1, of_keys * of_values // (32 * each))
     return Tile(constants | {"V": values, "BV": of_values}, warps, products=False)
 
 

@@ -30,14 +30,13 @@ def launched(monkeypatch) -> None:
     monkeypatch.setattr(vector_operator, "_selective", vector_operator._selective_on_cuda)
 
 
-MATRICES = [name for name, family in FAMILIES.items() if family.kind in ("matrix", "mlstm")]
 PLAIN = {name: Row(name, name, batch=1, length=3) for name in FAMILIES}
 ROWS = (
     *PLAIN.values(),
     *(
         replace(PLAIN[name], name=f"{name}, several tiles of keys and of values",
                 keys=260, values=10, heads=(1, 1, 1, 1), length=2)
-        for name in MATRICES
+        for name in ("ssd", "rwkv6", "kda", "delta product", "dplr", "mlstm")
     ),
     Row("one step", "gla", length=1),
     Row("no sequence", "gla", batch=0, rows=2, slots=(), length=1),
