@@ -115,6 +115,19 @@ def test_gates_of_mlstm_of_any_size(form, gates) -> None:
     assert bool(torch.isfinite(state.memory).all())
 
 
+@pytest.mark.parametrize("form", ["recurrent", "scan", "chunkwise", "matrix"])
+def test_a_normaliser_of_no_values(form: str) -> None:
+    """Without value channels there are no outputs, and the normaliser is what it is with some."""
+    draw = torch.Generator().manual_seed(0)
+    q = torch.rand(1, 4, 1, 2, generator=draw, dtype=torch.float64)
+    system = linear_attention(q, q)
+    outputs, state = run(system, q.new_zeros(1, 4, 1, 0), form=form)
+    _, some = run(system, q.new_zeros(1, 4, 1, 3), form=form)
+    assert outputs.shape == (1, 4, 1, 0) and state.memory.shape[-1] == 0
+    assert state.normaliser is not None and some.normaliser is not None
+    assert torch.equal(state.normaliser, some.normaliser)
+
+
 def test_an_input_gate_of_minus_infinity_writes_nothing() -> None:
     generator = torch.Generator().manual_seed(4)
     lead = (1, 9, 1)

@@ -135,7 +135,7 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
         memory = memory[..., None]
     if system.normaliser is not None:
         assert given.normaliser is not None
-        entering = torch.cat([entering, torch.ones_like(entering[..., :1])], -1)
+        entering = torch.cat([entering, entering.new_ones((*entering.shape[:-1], 1))], -1)
         memory = torch.cat([memory, given.normaliser[..., None]], -1)
     core = Core(transition, write, _shifted(read, system, length), entering, memory)
     wide = tokens.expand(batch, length, heads, *tokens.shape[3:])
