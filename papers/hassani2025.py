@@ -38,6 +38,7 @@ PAPER = Paper(
         "dsf.sim.claims.blocks:GNA_CLAIMS",
         "dsf.sim.claims.times:CLAIMS",
         "dsf.sim.claims.searches:CLAIMS",
+        "dsf.kernels.claims.neighborhoods:VISITED_TILES",
     ),
     figures=("dsf.sim.plots:stride_bars",),
 )

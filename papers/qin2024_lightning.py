@@ -26,6 +26,7 @@ PAPER = Paper(
         "dsf.kernels.claims.decay_rates:LIGHTNING",
         "dsf.kernels.claims.operations:CLAIMS",
         "dsf.kernels.claims.crossover:CROSSOVER",
+        "dsf.kernels.claims.speeds:CONSTANT_TIME",
     ),
     figures=("dsf.kernels.claims.figures:operations_per_token",),
 )

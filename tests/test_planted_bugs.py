@@ -17,8 +17,10 @@ import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
+import dsf.forms.gated_scan as gated_scan
 import dsf.forms.lowering as lowering
 import dsf.forms.segments as segments
+import dsf.forms.shared_decay as shared_decay
 from dsf import packing
 from dsf.forms import run
 from dsf.forms.chunk_layout import ChunkLayout
@@ -102,16 +104,21 @@ def test_chunk_law_notices_a_decay_one_step_off(early, transition, monkeypatch) 
     caught(lambda: agree(Chunkwise(16), Row(transition, "outer")))
 
 
-def test_gradient_law_notices_a_table_of_decays_without_its_column(monkeypatch) -> None:
-    system, tokens, state = Row("scalar", "outer").draw(40)
-    back = fold_decays._between_vjp
+@pytest.mark.parametrize(
+    ("transition", "module"), [("scalar", shared_decay), ("two factors", fold_decays)]
+)
+def test_gradient_law_notices_a_table_of_decays_without_its_column(
+    transition, module, monkeypatch
+) -> None:
+    system, tokens, state = Row(transition, "outer").draw(40)
+    back = fold_decays.between_vjp
 
     def without(decay, between, of_between):
         of_between[:, 1:, 0] = 0
         return back(decay, between, of_between)
 
     laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
-    monkeypatch.setattr(fold_decays, "_between_vjp", without)
+    monkeypatch.setattr(module, "between_vjp", without)
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
@@ -119,9 +126,9 @@ def test_outputs_law_notices_results_left_in_the_workspace(monkeypatch) -> None:
     """Outputs that lie in a buffer are overwritten by the next piece."""
     monkeypatch.setattr("dsf.forms.chunkwise._WORKING_SET", 1)
     agree(Chunkwise(16), Row("diagonal", "outer"))
-    monkeypatch.setattr(segments, "_walk", _joined_at_the_end(copied=True))
+    monkeypatch.setattr(segments, "walk", _joined_at_the_end(copied=True))
     agree(Chunkwise(16), Row("diagonal", "outer"))
-    monkeypatch.setattr(segments, "_walk", _joined_at_the_end(copied=False))
+    monkeypatch.setattr(segments, "walk", _joined_at_the_end(copied=False))
     caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
 
 
@@ -160,6 +167,26 @@ def test_gradient_law_notices_a_walk_back_without_the_decay(transition, monkeypa
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
+@pytest.mark.parametrize("lost", ["of_total", "from_start", "carry_back"])
+def test_gradient_law_notices_a_decay_lost_on_the_way_back(lost, monkeypatch) -> None:
+    system, tokens, state = Row("scalar", "outer").draw(40)
+    monkeypatch.setattr(shared_decay._Decays, lost, lambda self, x, *rest: x)
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
+
+
+@pytest.mark.parametrize("transition", ["discretised", "log diagonal", "scalar"])
+def test_gradient_law_notices_a_gate_that_sees_its_own_step(transition, monkeypatch) -> None:
+    system, tokens, state = Row(transition, "outer").draw(40)
+    laws.gradients_agree(Scan(segment=16), system, tokens, state, torch.float64)
+    back = gated_scan.gates_vjp
+    monkeypatch.setattr(
+        gated_scan,
+        "gates_vjp",
+        lambda core, a, h, after, space: back(core, a, h.roll(-1, 1), after, space),
+    )
+    caught(lambda: laws.gradients_agree(Scan(segment=16), system, tokens, state, torch.float64))
+
+
 def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch) -> None:
     system, tokens, state = Row("diagonal", "outer").draw(40)
     share = fold_gates._share
@@ -170,7 +197,7 @@ def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch)
 
 
 def test_scan_law_notices_a_segment_that_forgets(monkeypatch) -> None:
-    walk = segments._walk
+    walk = segments.walk
 
     def forgetful(step, core, segment, keeps):
         outputs, memories, kept = walk(step, core, segment, keeps)
@@ -179,7 +206,7 @@ def test_scan_law_notices_a_segment_that_forgets(monkeypatch) -> None:
         outputs[:, segment:stop] = step(piece, Workspace(keeps))[0]
         return outputs, memories, kept
 
-    monkeypatch.setattr(segments, "_walk", forgetful)
+    monkeypatch.setattr(segments, "walk", forgetful)
     caught(lambda: agree(Scan(segment=8), Row("diagonal", "outer")))
 
 

@@ -21,6 +21,7 @@ from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
+from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
 
 # Multiply-adds that the calls of one run cost, however short it is.
@@ -120,6 +121,8 @@ class _Chunks(Step):
     ) -> list[Tensor | None]:
         if not kept:  # a run that met a NaN or an overflow
             return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
+        if isinstance(core.transition, Identity | Scalar):
+            return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()

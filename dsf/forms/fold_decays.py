@@ -53,12 +53,12 @@ def products(
 def _in_place(
     decay: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool], space: Workspace
 ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]:
-    between = _between(decay, space)
+    between = between_steps(decay, space)
     reach = between[:, :, 0] * decay[:, :1]
     grams = products(reads, writes, space)
     for row, r, late in zip(grams, reads, after, strict=True):
         for product in row:
-            _mask(product, between, late, onto=product)
+            mask(product, between, late, onto=product)
         if late:
             r.mul_(reach[..., None])
         else:
@@ -72,17 +72,17 @@ class _FoldDecays(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, after: tuple[bool, ...], decay: Tensor, *streams: Tensor) -> Any:
         reads, writes = streams[: len(after)], streams[len(after) :]
-        between = _between(decay, None)
+        between = between_steps(decay, None)
         reach = between[:, :, 0] * decay[:, :1]
         onward = between[:, -1, :, None]
         table = products(reads, writes, None)
         grams = [
-            _mask(product, between, late, onto=torch.empty_like(product))
+            mask(product, between, late, onto=torch.empty_like(product))
             for row, late in zip(table, after, strict=True)
             for product in row
         ]
         back = [
-            r * (reach if late else _before(reach, 1))[..., None]
+            r * (reach if late else before(reach, 1))[..., None]
             for r, late in zip(reads, after, strict=True)
         ]
         ctx.after = after
@@ -103,26 +103,26 @@ class _FoldDecays(torch.autograd.Function):
         onward = between[:, -1, :, None]
         of_between, of_reach = torch.zeros_like(between), torch.zeros_like(reach)
         of_reach[:, -1] = cotangents[-1]
-        of_reads, of_writes = [], [d * onward for d in of_onward]
+        of_reads, of_writes = [], [(d * onward).contiguous() for d in of_onward]
         for i, (r, late, d) in enumerate(zip(reads, after, of_back, strict=True)):
-            own = d * (reach if late else _before(reach, 1))[..., None]
-            _add_late(of_reach, _dot(d, r), late)
+            own = (d * (reach if late else before(reach, 1))[..., None]).contiguous()
+            add_late(of_reach, _dot(d, r), late)
             for j, w in enumerate(writes):
                 of_gram = of_grams[i * columns + j]
-                _add_late(of_between, of_gram * raw[i * columns + j], late)
-                of_product = _mask(of_gram, between, late, onto=torch.empty_like(of_gram))
+                add_late(of_between, of_gram * raw[i * columns + j], late)
+                of_product = mask(of_gram, between, late, onto=torch.empty_like(of_gram))
                 own.baddbmm_(of_product, w)
                 of_writes[j].baddbmm_(of_product.mT, r)
             of_reads.append(own)
         for d, w in zip(of_onward, writes, strict=True):
             of_between[:, -1] += _dot(d, w)
         of_between[:, :, 0].addcmul_(of_reach, decay[:, :1])
-        of_decay = _between_vjp(decay, between, of_between)
+        of_decay = between_vjp(decay, between, of_between)
         of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
         return (None, of_decay, *of_reads, *of_writes)
 
 
-def _between(decay: Tensor, space: Workspace | None) -> Tensor:
+def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
     """Γ_ij = a_i … a_{j+1} for j ≤ i, else 0 (M, C, C), by doubling: each product ends at one boundary."""
     count, chunk = decay.shape
     between = room(space, "between", (count, chunk, chunk), decay).zero_()
@@ -135,7 +135,7 @@ def _between(decay: Tensor, space: Workspace | None) -> Tensor:
     return between
 
 
-def _between_vjp(decay: Tensor, between: Tensor, of_between: Tensor) -> Tensor:
+def between_vjp(decay: Tensor, between: Tensor, of_between: Tensor) -> Tensor:
     """The gradient of the decays; `of_between` is used up. The first two are conjugated already."""
     of_decay, size = torch.zeros_like(decay), decay.shape[1] // 2
     while size:
@@ -168,7 +168,7 @@ def _first(decay: Tensor, size: int) -> Tensor:
     return decay[:, size :: 2 * size, None]
 
 
-def _mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
+def mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
     """product ⊙ Γ, or with the rows of Γ one step later where the read is before the update."""
     if late:
         return torch.mul(product, between, out=onto)
@@ -177,12 +177,12 @@ def _mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
     return onto
 
 
-def _before(x: Tensor, first: float) -> Tensor:
+def before(x: Tensor, first: float) -> Tensor:
     """x one step later: `first`, x_1, …, x_{C-1}."""
     return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
 
 
-def _add_late(onto: Tensor, x: Tensor, late: bool) -> None:
+def add_late(onto: Tensor, x: Tensor, late: bool) -> None:
     """The way back of a row that was read as it is (`late`) or one step later."""
     if late:
         onto += x

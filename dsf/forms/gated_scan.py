@@ -38,7 +38,7 @@ class GatedScan(Step):
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> list[Tensor | None]:
-        of_outputs, of_memory = cotangents
+        of_outputs, of_memory = cotangents[0].contiguous(), cotangents[1]
         gates = fill_gates(core, space)
         states = _states(core, gates, space)
         after = fill_from_read(core, of_outputs, states, space)

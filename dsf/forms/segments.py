@@ -7,7 +7,7 @@ reverse and asks each for its own gradients: O(T) time, one state per piece and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,13 +80,14 @@ def in_segments(step: Step, core: Core, segment: int) -> tuple[Tensor, Tensor]:
         if core.length <= segment and isinstance(step, ByAutograd):
             return step.function(core)
         return _Segments.apply(step, core, segment, core.memory, *tensors)  # type: ignore[return-value]
-    outputs, memories, _ = _walk(step, core, segment, keeps=False)
+    outputs, memories, _ = walk(step, core, segment, keeps=False)
     return outputs, memories[-1]
 
 
-def _walk(
+def walk(
     step: Step, core: Core, segment: int, keeps: bool
 ) -> tuple[Tensor, list[Tensor], list[Kept]]:
+    """Outputs, the memory at the start of each piece and at the end, and what each piece kept."""
     outputs, memories, kept, space = Joined(core.length), [core.memory], [], Workspace(keeps)
     for start in range(0, core.length, segment):
         piece = core.window(start, min(start + segment, core.length), memories[-1])
@@ -96,6 +97,42 @@ def _walk(
         kept.append(own)
     assert outputs.whole is not None
     return outputs.whole, memories, kept
+
+
+def walk_back(
+    step: Step,
+    core: Core,
+    segment: int,
+    held: tuple[list[Tensor], list[Kept]],
+    cotangents: Cotangents,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Gradients of the initial memory and of those of `core.tensors` that are `wanted`.
+
+    `held` are the memory at the start of each piece and what `step` kept there.
+    """
+    (memories, kept), (grad_outputs, grad_memory) = held, cotangents
+    found, space = [Joined(core.length) for _ in core.tensors], Workspace(keeps=True)
+    for piece in reversed(range(len(kept))):
+        start, stop = piece * segment, min((piece + 1) * segment, core.length)
+        inputs = tuple(
+            along_time(x, core.length, start, stop).detach().requires_grad_(w)
+            for x, w in zip(core.tensors, wanted, strict=True)
+        )
+        of_memory, *of_inputs = step.vjp(
+            core.rebuild(inputs, memories[piece]),
+            kept.pop(),
+            (grad_outputs[:, start:stop], grad_memory),
+            space,
+        )
+        grad_memory = torch.zeros_like(memories[piece]) if of_memory is None else of_memory
+        for joined, x, of_input in zip(found, core.tensors, of_inputs, strict=True):
+            if of_input is not None:
+                constant = x.shape[1] == 1 and core.length != 1
+                joined.add(of_input) if constant else joined.put(start, of_input)
+    return grad_memory, [
+        joined.whole if w else None for joined, w in zip(found, wanted, strict=True)
+    ]
 
 
 class Joined:
@@ -130,7 +167,7 @@ class _Segments(torch.autograd.Function):
         ctx: Any, step: Step, core: Core, segment: int, memory: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
         shape = core.rebuild(tuple(x.detach() for x in tensors), memory.detach())
-        outputs, memories, kept = _walk(step, shape, segment, keeps=True)
+        outputs, memories, kept = walk(step, shape, segment, keeps=True)
         ctx.step, ctx.segment, ctx.shape = step, segment, shape
         ctx.kept = [len(own) for own in kept]
         flat = [x for own in kept for x in own]
@@ -142,29 +179,17 @@ class _Segments(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor, grad_memory: Tensor) -> tuple[Any, ...]:
         count, pieces = len(ctx.shape.tensors), len(ctx.kept)
         saved = ctx.saved_tensors
-        tensors, memories = saved[:count], saved[count : count + pieces]
-        kept = list(saved[count + pieces :])
-        wanted = ctx.needs_input_grad[4:]
-        length = grad_outputs.shape[1]
-        found, space = [Joined(length) for _ in tensors], Workspace(keeps=True)
-        for piece in reversed(range(pieces)):
-            start, stop = piece * ctx.segment, min((piece + 1) * ctx.segment, length)
-            inputs = tuple(
-                along_time(x, length, start, stop).detach().requires_grad_(w)
-                for x, w in zip(tensors, wanted, strict=True)
-            )
-            own = tuple(kept[len(kept) - ctx.kept[piece] :])
-            del kept[len(kept) - ctx.kept[piece] :]
-            of_memory, *of_inputs = ctx.step.vjp(
-                ctx.shape.rebuild(inputs, memories[piece]),
-                own,
-                (grad_outputs[:, start:stop], grad_memory),
-                space,
-            )
-            grad_memory = torch.zeros_like(memories[piece]) if of_memory is None else of_memory
-            for joined, x, of_input in zip(found, tensors, of_inputs, strict=True):
-                if of_input is not None:
-                    constant = x.shape[1] == 1 and length != 1
-                    joined.add(of_input) if constant else joined.put(start, of_input)
-        grads = [joined.whole if w else None for joined, w in zip(found, wanted, strict=True)]
+        tensors, memories = saved[:count], list(saved[count : count + pieces])
+        flat, kept = iter(saved[count + pieces :]), []
+        for own in ctx.kept:
+            kept.append(tuple(next(flat) for _ in range(own)))
+        core = ctx.shape.rebuild(tensors, memories[0])
+        grad_memory, grads = walk_back(
+            ctx.step,
+            core,
+            ctx.segment,
+            (memories, kept),
+            (grad_outputs, grad_memory),
+            ctx.needs_input_grad[4:],
+        )
         return (None, None, None, grad_memory if ctx.needs_input_grad[3] else None, *grads)
