@@ -4,4 +4,8 @@ KERNELS: tuple[str, ...] = (
     "dsf.kernels.decay.scalar:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",
+    "dsf.kernels.attention.flash:SOFTMAX",
+    "dsf.kernels.attention.flash:SIGMOID",
+    "dsf.kernels.attention.flash:SOFTPLUS",
+    "dsf.kernels.attention.flash:NEIGHBORHOOD",
 )
