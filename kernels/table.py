@@ -5,6 +5,7 @@ KERNELS: tuple[str, ...] = (
     "dsf.kernels.delta.contract:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",
+    "dsf.kernels.attention.flash:KERNEL",
     "dsf.kernels.steps.matrix:KERNEL",
     "dsf.kernels.steps.vector:SCAN_STEP",
     "dsf.kernels.steps.vector:SELECTIVE_STEP",

@@ -165,9 +165,13 @@ class Attention:
         dtype = str(self.q.dtype).removeprefix("torch.")
         channels = self.q.shape[-1], self.v.shape[-1]
         found = tile_for(self._programs[place], dtype, channels[0], architecture, channels[1])
-        if (shapes := self.tiles[place]) is None:
+        if (shapes := self.tiles[place]) is not None:
+            return replace(found, constants={**found.constants, **_named(shapes)})
+        if place or self.geometry.rank > 1:
             return found
-        return replace(found, constants={**found.constants, **_named(shapes)})
+        # A few queries, as in decoding, need no more rows than they have.
+        few = min(int(found.constants["QX"]), _power(self.q.shape[1]))
+        return replace(found, constants={**found.constants, "QX": few})
 
     def launch(self, place: int, *pointers: Tensor | None) -> None:
         """Run a program over the tiles of queries (or of keys) of every head."""

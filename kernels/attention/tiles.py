@@ -30,52 +30,47 @@ class Sizes(NamedTuple):
 
 
 # Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
-# largest without a spill, pipelined where that fits (`dsf kernels report` shows what they use). Products of
+# largest without a spill, in two stages where that fits (`dsf kernels report` shows what they use). Products of
 # float32 are three of TF32, or exact where those spill.
 _HALF = {
     80: {
-        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 32)),
-        128: (Sizes(64, 64), Sizes(64, 64), Sizes(64, 64)),
-        256: (Sizes(32, 32), Sizes(32, 32), Sizes(32, 32)),
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32, 8, 2)),
+        128: (Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
+        256: (Sizes(64, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2)),
     },
     90: {
-        64: (Sizes(128, 64), Sizes(128, 64), Sizes(64, 64)),
-        128: (Sizes(128, 64), Sizes(64, 64), Sizes(64, 64)),
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
         256: (Sizes(64, 32), Sizes(64, 64), Sizes(32, 32)),
     },
     100: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),
         128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2)),
-        256: (Sizes(64, 64, 8, 2), Sizes(64, 64), Sizes(32, 32)),
+        256: (Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(32, 64, 8, 2)),
     },
 }
-_THREE, _EXACT = "tf32x3", "ieee"
+
+
+def _three(queries: int, keys: int, warps: int = 8) -> Sizes:
+    return Sizes(queries, keys, warps, precision="tf32x3")
+
+
+_LARGE = (_three(16, 32, 4), _three(16, 32), _three(16, 16))
 _WIDE = {
     80: {
-        64: (Sizes(32, 32, 4, 1, _THREE), Sizes(32, 32, 8, 1, _THREE), Sizes(16, 32, 8, 1, _THREE)),
-        128: (
-            Sizes(16, 32, 4, 1, _THREE),
-            Sizes(16, 32, 8, 1, _THREE),
-            Sizes(16, 16, 8, 1, _THREE),
-        ),
-        256: (
-            Sizes(32, 32, 8, 1, _EXACT),
-            Sizes(16, 16, 8, 1, _EXACT),
-            Sizes(16, 32, 8, 1, _EXACT),
-        ),
+        64: (_three(32, 32, 4), _three(32, 32), _three(16, 32)),
+        128: _LARGE,
+        256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
     },
     90: {
-        64: (Sizes(64, 32, 4, 1, _THREE), Sizes(64, 32, 8, 1, _THREE), Sizes(32, 32, 8, 1, _THREE)),
-        128: (
-            Sizes(16, 32, 4, 1, _THREE),
-            Sizes(16, 32, 8, 1, _THREE),
-            Sizes(16, 16, 8, 1, _THREE),
-        ),
-        256: (
-            Sizes(16, 32, 8, 1, _EXACT),
-            Sizes(16, 16, 8, 1, _EXACT),
-            Sizes(16, 32, 8, 1, _EXACT),
-        ),
+        64: (_three(64, 32, 4), _three(64, 32), _three(32, 32)),
+        128: _LARGE,
+        256: (Sizes(16, 32), Sizes(16, 16), Sizes(16, 32)),
+    },
+    100: {
+        64: (_three(64, 64), _three(64, 32), _three(32, 32)),
+        128: _LARGE,
+        256: (_three(16, 32), Sizes(32, 16), Sizes(16, 32)),
     },
 }
 

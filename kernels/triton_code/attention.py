@@ -3,6 +3,7 @@
 A program holds one tile of queries (or of keys) of one head and walks the box of tiles that it visits, by a
 linear index over up to three axes. Tiles whose every pair is visible take no mask. `counter` (programs, 2), where
 it is there, counts the tiles that were visited and those of them without a mask.
+
 Softmax is masked before the exponential, other weights after their function: a hidden key weighs exactly 0.
 """
 
@@ -12,12 +13,13 @@ import triton.language as tl
 from .attention_tiles import (
     box,
     hidden,
-    inner,
     needs_no_mask,
+    place_of,
+    slots,
     spans,
-    split,
     tiles_of,
-    tokens_of,
+    tokens_at,
+    turned,
 )
 from .attention_weights import LOG2_E, elementwise, rescaled, weighed
 from .memory import column, put, put_column, tile
@@ -30,26 +32,6 @@ def scored(S, scale, bias, WEIGHT: tl.constexpr):
         return S * (scale * LOG2_E)
     else:
         return S * scale + bias
-
-
-@triton.jit
-def slots(tiles, QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr):
-    """Slots of a dilation group along each axis."""
-    return tiles[0] * QZ, tiles[1] * QY, tiles[2] * QX
-
-
-@triton.jit
-def place_of(tiles, steps, heads):
-    """Batch entry and head of this program, the dilation group of its tile, and the tile.
-
-    The last tiles, which see most where attention is causal, start first.
-    """
-    one = tiles[0] * tiles[1] * tiles[2]
-    all_tiles = one * steps[0] * steps[1] * steps[2]
-    number = all_tiles - 1 - tl.program_id(0) % all_tiles
-    index = tl.program_id(0) // all_tiles
-    group = split(number // one, steps[1], steps[2])
-    return index // heads, index % heads, group, split(number % one, tiles[1], tiles[2])
 
 
 @triton.jit
@@ -76,11 +58,8 @@ def forward(
     batch, head, group, at = place_of(tiles, steps, heads)
     k_head = head * k_heads // heads
     start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
-    places = inner(at, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
-    rows = tokens_of(places, group, queries, steps, RANK)
-    counts = slots(tiles, QZ, QY, QX)
-    lows = spans(low, group, steps, counts, places, RANK)
-    highs = spans(high, group, steps, counts, places, RANK)
+    places, rows = tokens_at(at, group, queries, steps, QZ, QY, QX, RANK)
+    lows, highs = spans(low, high, group, steps, slots(tiles, QZ, QY, QX), places, RANK)
     first, visits, whole, behind = box(boxes, group, steps, tiles, at)
     keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
     Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
@@ -89,10 +68,8 @@ def forward(
     acc = tl.zeros((QZ * QY * QX, BV), tl.float32)
     bare = 0
     for turn in range(0, visits[0] * visits[1] * visits[2]):
-        z, y, x = split(turn, visits[1], visits[2])
-        now = (first[0] + z, first[1] + y, first[2] + x)
-        theirs = inner(now, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
-        columns = tokens_of(theirs, group, keys, steps, RANK)
+        now = turned(turn, first, visits)
+        theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
         W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
         U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
         S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
@@ -138,11 +115,8 @@ def backward_of_queries(
     batch, head, group, at = place_of(tiles, steps, heads)
     k_head = head * k_heads // heads
     start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
-    places = inner(at, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
-    rows = tokens_of(places, group, queries, steps, RANK)
-    counts = slots(tiles, QZ, QY, QX)
-    lows = spans(low, group, steps, counts, places, RANK)
-    highs = spans(high, group, steps, counts, places, RANK)
+    places, rows = tokens_at(at, group, queries, steps, QZ, QY, QX, RANK)
+    lows, highs = spans(low, high, group, steps, slots(tiles, QZ, QY, QX), places, RANK)
     first, visits, whole, behind = box(boxes, group, steps, tiles, at)
     keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
     Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
@@ -154,10 +128,8 @@ def backward_of_queries(
     acc = tl.zeros((QZ * QY * QX, BK), tl.float32)
     bare = 0
     for turn in range(0, visits[0] * visits[1] * visits[2]):
-        z, y, x = split(turn, visits[1], visits[2])
-        now = (first[0] + z, first[1] + y, first[2] + x)
-        theirs = inner(now, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
-        columns = tokens_of(theirs, group, keys, steps, RANK)
+        now = turned(turn, first, visits)
+        theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
         W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
         U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
         S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
@@ -190,8 +162,7 @@ def backward_of_keys(
     tiles = tiles_of(keys, steps, KZ, KY, KX)
     batch, k_head, group, at = place_of(tiles, steps, k_heads)
     start, k_start = batch.to(tl.int64) * length, batch.to(tl.int64) * many
-    theirs = inner(at, tl.arange(0, KZ * KY * KX), KZ, KY, KX, RANK)
-    columns = tokens_of(theirs, group, keys, steps, RANK)
+    theirs, columns = tokens_at(at, group, keys, steps, KZ, KY, KX, RANK)
     counts = slots(tiles_of(queries, steps, QZ, QY, QX), QZ, QY, QX)
     first, visits, whole, behind = box(boxes, group, steps, tiles, at)
     keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
@@ -203,10 +174,8 @@ def backward_of_keys(
     visited = visits[0] * visits[1] * visits[2]
     for turn in range(0, heads // k_heads * visited):
         head = k_head * (heads // k_heads) + turn // visited
-        z, y, x = split(turn % visited, visits[1], visits[2])
-        now = (first[0] + z, first[1] + y, first[2] + x)
-        places = inner(now, tl.arange(0, QZ * QY * QX), QZ, QY, QX, RANK)
-        rows = tokens_of(places, group, queries, steps, RANK)
+        now = turned(turn % visited, first, visits)
+        places, rows = tokens_at(now, group, queries, steps, QZ, QY, QX, RANK)
         Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
         G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
         kept, less = 0.0, 0.0
@@ -215,8 +184,7 @@ def backward_of_keys(
             less = column(delta, start, rows, length, heads, head)[None, :]
         S = scored(tl.dot(W, tl.trans(Q), input_precision=PRECISION), scale, bias, WEIGHT)
         clear = needs_no_mask(now, whole, behind)
-        lows = spans(low, group, steps, counts, places, RANK)
-        highs = spans(high, group, steps, counts, places, RANK)
+        lows, highs = spans(low, high, group, steps, counts, places, RANK)
         if WEIGHT == "softmax":
             S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, True)
         P, slope = weighed(S, kept, WEIGHT, NORMALISED)

@@ -25,14 +25,45 @@ def tiles_of(tokens, steps, TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr
 
 
 @triton.jit
-def inner(tile, offsets, TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr):
-    """Coordinates of a tile's tokens in their dilation group, along each axis."""
-    z, y, x = split(offsets, TY, TX)
-    return tile[0] * TZ + z, tile[1] * TY + y, tile[2] * TX + x
+def slots(tiles, QZ: tl.constexpr, QY: tl.constexpr, QX: tl.constexpr):
+    """Slots of a dilation group along each axis."""
+    return tiles[0] * QZ, tiles[1] * QY, tiles[2] * QX
 
 
 @triton.jit
-def tokens_of(places, groups, tokens, steps, RANK: tl.constexpr):
+def place_of(tiles, steps, heads):
+    """Batch entry and head of this program, the dilation group of its tile, and the tile.
+
+    The last tiles, which see most where attention is causal, start first.
+    """
+    one = tiles[0] * tiles[1] * tiles[2]
+    all_tiles = one * steps[0] * steps[1] * steps[2]
+    number = all_tiles - 1 - tl.program_id(0) % all_tiles
+    index = tl.program_id(0) // all_tiles
+    group = split(number // one, steps[1], steps[2])
+    return index // heads, index % heads, group, split(number % one, tiles[1], tiles[2])
+
+
+@triton.jit
+def turned(turn, first, visits):
+    """The tile of a box at a linear index."""
+    z, y, x = split(turn, visits[1], visits[2])
+    return first[0] + z, first[1] + y, first[2] + x
+
+
+@triton.jit
+def tokens_at(
+    tile, group, tokens, steps,
+    TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr,
+):  # fmt: skip
+    """Coordinates of a tile's tokens in their dilation group, along each axis, and their numbers."""
+    z, y, x = split(tl.arange(0, TZ * TY * TX), TY, TX)
+    places = tile[0] * TZ + z, tile[1] * TY + y, tile[2] * TX + x
+    return places, numbers_of(places, group, tokens, steps, RANK)
+
+
+@triton.jit
+def numbers_of(places, groups, tokens, steps, RANK: tl.constexpr):
     """The numbers of tokens with these inner coordinates; one behind the last for those that do not exist."""
     x = places[2] * steps[2] + groups[2]
     if RANK == 1:
@@ -80,16 +111,19 @@ def needs_no_mask(tile, whole, behind):
 
 
 @triton.jit
-def spans(table, groups, steps, counts, places, RANK: tl.constexpr):
-    """One end of the keys that queries see, along each axis; `counts` are slots per group."""
+def spans(low, high, groups, steps, counts, places, RANK: tl.constexpr):
+    """Both ends of the keys that queries see, along each axis; `counts` are slots per group."""
     z, y, x = lines_of(groups, steps, counts)
-    of_x = tl.load(table + x + places[2])
-    of_y, of_z = of_x, of_x
+    at_x = x + places[2]
+    first_x, last_x = tl.load(low + at_x), tl.load(high + at_x)
+    first_y, last_y, first_z, last_z = first_x, last_x, first_x, last_x
     if RANK >= 2:
-        of_y = tl.load(table + y + places[1])
+        at_y = y + places[1]
+        first_y, last_y = tl.load(low + at_y), tl.load(high + at_y)
     if RANK == 3:
-        of_z = tl.load(table + z + places[0])
-    return of_z, of_y, of_x
+        at_z = z + places[0]
+        first_z, last_z = tl.load(low + at_z), tl.load(high + at_z)
+    return (first_z, first_y, first_x), (last_z, last_y, last_x)
 
 
 @triton.jit

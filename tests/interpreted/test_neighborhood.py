@@ -16,8 +16,7 @@ from dsf.kernels.attention import flash
 from dsf.kernels.attention.geometry import of_pattern
 from dsf.kernels.attention.weighing import Weighing
 from dsf.kernels.triton_code import attention as code
-from dsf.kernels.triton_code import attention_tiles as tiles_code
-from dsf.kernels.triton_code.attention_tiles import box, visible
+from dsf.kernels.triton_code.attention_tiles import box, place_of, tokens_at, visible
 from dsf.numerics import BoundExceeded, require_within
 from dsf.sim import Pattern, Tiling, count, count_backward
 from dsf.sim.export import blocks
@@ -128,9 +127,8 @@ def order(
 ):  # fmt: skip
     """The tokens of every slot, as programs address them."""
     steps = (step_z, step_y, step_x)
-    batch, head, group, at = code.place_of((nz, ny, nx), steps, 1)
-    places = tiles_code.inner(at, tl.arange(0, TZ * TY * TX), TZ, TY, TX, RANK)
-    rows = tiles_code.tokens_of(places, group, (z, y, x), steps, RANK)
+    batch, head, group, at = place_of((nz, ny, nx), steps, 1)
+    places, rows = tokens_at(at, group, (z, y, x), steps, TZ, TY, TX, RANK)
     number = tl.num_programs(0) - 1 - tl.program_id(0)
     tl.store(found + number * TZ * TY * TX + tl.arange(0, TZ * TY * TX), rows)
 
