@@ -136,36 +136,36 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
     return Solved(x, given, slots, owners)
 
 
-def _values(x: Quantities, name: str) -> int:
-    """How many tiles the value channels make."""
-    return -(-x.v.shape[-1] // int(x.program(name)[1].constants["BV"]))
+def _tiles(x: Quantities, name: str, axis: str) -> int:
+    """How many tiles a program makes of the keys ("KT") or of the values ("VT")."""
+    return int(x.program(name)[1].constants[axis])
 
 
 def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
     """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
     solved = _solved(x, upcast)
+    before, rests, final = _kept(solved)
     o = x.v.new_empty(*x.q.shape[:2], x.heads, x.v.shape[-1])
-    final = torch.empty_like(x.state)
-    own = {"o": o, "final": final, "kept": None, "rests": None, "KEEP": False}
-    grid = (x.packing.sequences * x.heads, _values(x, "walk"))
-    solved.x.launch("walk", grid, solved.given | own)
+    own = {"before": before, "rests": rests, "o": o, "owners": solved.owners}
+    grid = (solved.slots, x.heads * _tiles(x, "outputs", "VT"))
+    solved.x.launch("outputs", grid, solved.given | own)
     return o, final
 
 
 def residuals(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
-    """The states before each chunk (slots, H, K, V) and r of every row (B, T n, H, V), in float32."""
-    return _kept(_solved(x, upcast))
+    """The states before each chunk (slots, H, K, V), in the type of v, and r of every row (B, T n, H, V)."""
+    return _kept(_solved(x, upcast))[:2]
 
 
-def _kept(solved: Solved) -> tuple[Tensor, Tensor]:
+def _kept(solved: Solved) -> tuple[Tensor, Tensor, Tensor]:
+    """The states before each chunk, r of every row, and the final states."""
     x = solved.x
-    keys, values = x.state.shape[2:]
-    before = x.state.new_empty(solved.slots, x.heads, keys, values)
-    rests = x.state.new_empty(*x.v.shape[:2], x.heads, values)
-    own = {"kept": before, "rests": rests, "o": None, "final": None, "KEEP": True}
-    grid = (x.packing.sequences * x.heads, _values(x, "walk"))
-    solved.x.launch("walk", grid, solved.given | own)
-    return before, rests
+    rests, final = x.state.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1]), torch.empty_like(x.state)
+    before = rests.new_empty(solved.slots, *x.state.shape[1:], dtype=solved.given["reads"].dtype)
+    own = {"kept": before, "rests": rests, "final": final}
+    grid = (x.packing.sequences * x.heads, _tiles(x, "walk", "VT"))
+    x.launch("walk", grid, solved.given | own)
+    return before, rests, final
 
 
 def backward(
@@ -174,16 +174,16 @@ def backward(
     """Gradients of q, k, b, v, β, g and the initial state, for those of the outputs and final states."""
     solved = _solved(x, upcast)
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    before, rests = _kept(solved)
+    before, rests, _ = _kept(solved)
     lead, keys, new = rests.shape[:3], x.q.shape[-1], x.state.new_empty
     after, dv, dstate = (torch.empty_like(each) for each in (before, rests, x.state))
     walks = x.packing.sequences * x.heads
     own = {"kept": after, "do": do, "dfinal": dfinal, "dv": dv, "dstate": dstate}
-    solved.x.launch("walk_back", (walks, _values(x, "walk_back")), solved.given | own)
+    solved.x.launch("walk_back", (walks, _tiles(x, "walk_back", "VT")), solved.given | own)
     dq, dk, db = new(*x.q.shape[:2], x.heads, keys), new(*lead, keys), new(*lead, keys)
     found = {"before": before, "after": after, "rests": rests, "dv": dv, "do": do}
     found |= {"dq": dq, "dk": dk, "db": db, "owners": solved.owners, "UPCAST": upcast}
-    tiles = int(x.program("gradients")[1].constants["KT"])
+    tiles = _tiles(x, "gradients", "KT")
     x.launch("gradients", (solved.slots, x.heads * tiles), found)
     last = dfinal.double() * final.double()
     return *gathered(x, dq, dk, db, dv, last), dstate

@@ -9,56 +9,43 @@ from __future__ import annotations
 from dsf.kernels.contract import Kernel, Program, Tile
 
 CODE = "dsf.kernels.triton_code"
-_STREAMS = {"q": "data", "k": "data", "b": "data"}
-_HEADS = ("length", "heads", "q_heads", "k_heads", "b_heads")
-_PACKS = {"starts": "i64", "owners": "i64"}
+NAMES = ("prepare", "walk", "outputs", "walk_back", "gradients")
 _NEAR = ("near_q", "near_b", "near_k", "whole")
-
-NAMES = ("prepare", "walk", "walk_back", "gradients")
+_KINDS = {
+    **dict.fromkeys(("q", "k", "b", "v", "reads", "do", "o", "before", "after", "kept"), "data"),
+    **dict.fromkeys(("g", "beta", "inverse", "rests", "dv", "dq", "dk", "db"), "fp32"),
+    **dict.fromkeys(("state", "final", "dfinal", "dstate"), "fp32"),
+    **dict.fromkeys(("starts", "owners"), "i64"),
+}
+_POINTERS = {
+    "prepare": ("q", "k", "b", "g", "beta", "inverse", "reads", "starts", "owners"),
+    "walk": ("k", "b", "v", "g", "beta", "inverse", "state", "final", "kept", "rests", "starts"),
+    "outputs": ("q", "g", "beta", "reads", "before", "rests", "o", "starts", "owners"),
+    "walk_back": (
+        *("q", "k", "b", "g", "beta", "inverse", "reads", "do", "dfinal", "dv", "kept", "dstate"),
+        "starts",
+    ),
+    "gradients": (
+        *("q", "k", "b", "g", "beta", "do", "rests", "dv", "before", "after", "dq", "dk", "db"),
+        *("starts", "owners"),
+    ),
+}
+_FILES = {"walk_back": "walk"}
 
 
 def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
-    """The four programs, for a gate per head or per key, and rows per token that act one by one or together."""
+    """The programs for a gate per head or per key, with rows per token that act one by one or together."""
     flags = {"N": rows, "KEYED": keyed, "TOGETHER": int(rows > 1), "PACKED": 1, "UPCAST": 0}
-    near = dict.fromkeys(_NEAR, "none")
-    if keyed:
-        near = dict.fromkeys(_NEAR, "data") | {"whole": "fp32"}
-    solved = {"g": "fp32", "beta": "fp32", "inverse": "fp32", "reads": "data"}
-    states = {"kept": "fp32", "rests": "fp32"}
-    return (
+    near = dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
+    return tuple(
         Program(
-            f"{CODE}.delta_prepare:prepare", _STREAMS | solved | near | _PACKS, _HEADS, (), flags
-        ),
-        Program(
-            f"{CODE}.delta_walk:walk",
-            _STREAMS
-            | {"v": "data", "state": "fp32", "o": "data", "final": "fp32", "starts": "i64"}
-            | solved
-            | dict.fromkeys(states, "none"),
-            (*_HEADS, "v_heads"),
-            ("scale",),
-            flags | {"KEEP": 0},
-        ),
-        Program(
-            f"{CODE}.delta_walk:walk_back",
-            _STREAMS
-            | solved
-            | {"do": "data", "dfinal": "fp32", "dv": "fp32", "kept": "fp32", "dstate": "fp32"}
-            | {"starts": "i64"},
-            _HEADS,
-            ("scale",),
+            f"{CODE}.delta_{_FILES.get(name, name)}:{name}",
+            {x: _KINDS[x] for x in _POINTERS[name]} | (near if name == "prepare" else {}),
+            ("length", "heads", *(f"{x}_heads" for x in "qkbv" if x in _POINTERS[name])),
+            () if name in ("prepare", "walk") else ("scale",),
             flags,
-        ),
-        Program(
-            f"{CODE}.delta_gradients:gradients",
-            _STREAMS
-            | {"g": "fp32", "beta": "fp32", "do": "data", "rests": "fp32", "dv": "fp32"}
-            | dict.fromkeys(("before", "after", "dq", "dk", "db"), "fp32")
-            | _PACKS,
-            _HEADS,
-            ("scale",),
-            flags,
-        ),
+        )
+        for name in NAMES
     )
 
 
@@ -75,8 +62,6 @@ def tile_for(
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
     values, place = keys if values is None else values, NAMES.index(program.name)
     chunk, of_keys, of_values, warps = 32, 64, 32, 4
-    if place in (1, 2):
-        of_keys = 256
     of_keys, of_values = min(power(keys), of_keys), min(power(values), of_values)
     constants = {
         "K": keys,

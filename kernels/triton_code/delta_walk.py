@@ -1,8 +1,8 @@
 r"""The walks over the chunks of the delta rule: one program per sequence, head and tile of values, the state in registers.
 
-R = (I + L)⁻¹ (V - B S), U = β R, Y = s (Q S + P U), S' = D S + Kᵀ U, with Q, B, K as they meet the state before or
-after the chunk. Backwards, with Z the gradient of the state after the chunk: dR = (I + L)⁻ᵀ β (K Z + s Pᵀ dY),
-Z' = D Z + s Qᵀ dY - Bᵀ dR, and dV = dR.
+R = (I + L)⁻¹ (V - B S), U = β R, S' = D S + Kᵀ U, with B and K as they meet the state before or after the chunk.
+Backwards, with Z the gradient of the state after the chunk: dR = (I + L)⁻ᵀ β (K Z + s Pᵀ dY),
+Z' = D Z + s Qᵀ dY - Bᵀ dR, and dV = dR. The states are kept for what is then done for all chunks at once.
 """
 
 import triton
@@ -29,6 +29,37 @@ def head_gates(g, first, rows, offsets, tokens, heads, head, C: tl.constexpr, N:
 
 
 @triton.jit
+def state_of(pointer, index, values, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr):  # fmt: skip
+    """A state (K, V) as tiles of keys, some of its values each."""
+    tiles = ()
+    for part in tl.static_range(KT):
+        keys = part * BK + tl.arange(0, BK)
+        tiles = tiles + (matrix(pointer, index, keys, values, K, V),)
+    return tiles
+
+
+@triton.jit
+def put_state(pointer, tiles, index, values, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr):  # fmt: skip
+    """Store a state from its tiles of keys."""
+    for part in tl.static_range(KT):
+        put_matrix(pointer, tiles[part], index, part * BK + tl.arange(0, BK), values, K, V)
+
+
+@triton.jit
+def onto_state(
+    tiles, x, first, rows, length, heads, head, C: tl.constexpr, BV: tl.constexpr,
+    K: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """X S for rows x (C, K) of a head and the state S in tiles of keys."""
+    found = tl.zeros((C, BV), tl.float32)
+    for part in tl.static_range(KT):
+        keys = part * BK + tl.arange(0, BK)
+        X = tile(x, first, rows, length, heads, head, keys, K, UPCAST)
+        found = tl.dot(X, tiles[part].to(X.dtype), found, input_precision=PRECISION)
+    return found
+
+
+@triton.jit
 def state_gate(whole, slot, heads, head, keys, K):
     """The decays of a chunk per key, (keys, 1)."""
     return tl.load(whole + (slot * heads + head) * K + keys, mask=keys < K, other=0.0)[:, None]
@@ -45,31 +76,29 @@ def first_slot(first, sequence, length, CT: tl.constexpr, PACKED: tl.constexpr):
 
 @triton.jit
 def walk(
-    q, k, b, v, g, beta, inverse, reads, state, o, final, kept, rests, starts,
-    length, heads, q_heads, k_heads, b_heads, v_heads, scale,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr, KEEP: tl.constexpr,
+    k, b, v, g, beta, inverse, state, final, kept, rests, starts,
+    length, heads, k_heads, b_heads, v_heads,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr, BV: tl.constexpr,
+    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr,
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Outputs and the final state; or, to KEEP for the gradients, R and the state before each chunk."""
-    index, keys = tl.program_id(0), tl.arange(0, BK)
+    """R, the state before each chunk, and the final state."""
+    index = tl.program_id(0)
     values = tl.program_id(1) * BV + tl.arange(0, BV)
     sequence, head = index // heads, index % heads
-    q_head, k_head = head * q_heads // heads, head * k_heads // heads
-    b_head, v_head = head * b_heads // heads, head * v_heads // heads
+    k_head, b_head = head * k_heads // heads, head * b_heads // heads
+    v_head = head * v_heads // heads
     first, tokens = place(starts, sequence, length, PACKED)
     slot = first_slot(first, sequence, length, C // N, PACKED)
     offsets = tl.arange(0, C)
-    S = matrix(state, index, keys, values, K, V)
+    S = state_of(state, index, values, K, V, BK, KT)
     for at in range(0, tokens * N, C):
         rows = at + offsets
-        read = read_after(rows, tokens, N)
-        B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
-        inner = S.to(B.dtype)
-        D = tl.dot(B, inner, input_precision=PRECISION)
-        if KEYED:
-            gate = state_gate(g, slot, heads, head, keys, K)
-        else:
+        put_state(kept, S, slot * heads + head, values, K, V, BK, KT)
+        D = onto_state(
+            S, b, first * N, rows, tokens * N, b_heads, b_head, C, BV, K, BK, KT, UPCAST, PRECISION
+        )
+        if not KEYED:
             down, erase, up, gate = head_gates(
                 g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER
             )
@@ -77,38 +106,33 @@ def walk(
         A = tile(v, first * N, rows, tokens * N, v_heads, v_head, values, V, UPCAST)
         T = table(inverse, slot, heads, head, offsets, C)
         R = tl.dot(T, A.to(tl.float32) - D, input_precision=PRECISION)
-        strength = column(beta, first * N, rows, tokens * N, heads, head)
-        U = R * strength[:, None]
-        if KEEP:
-            put(rests, R, first * N, rows, tokens * N, heads, head, values, V)
-            put_matrix(kept, S, slot * heads + head, keys, values, K, V)
-        else:
-            Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
-            Y = tl.dot(Q, inner, input_precision=PRECISION)
-            if not KEYED:
-                Y = Y * down[:, None]
-            P = table(reads, slot, heads, head, offsets, C)
-            Y += tl.dot(P.to(A.dtype), U.to(A.dtype), input_precision=PRECISION)
-            put(o, Y * scale, first, read, tokens, heads, head, values, V)
+        put(rests, R, first * N, rows, tokens * N, heads, head, values, V)
+        R = R * column(beta, first * N, rows, tokens * N, heads, head)[:, None]
         if not KEYED:
-            U = U * up[:, None]
-        W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
-        S = S * gate + tl.dot(tl.trans(W), U.to(W.dtype), input_precision=PRECISION)
+            R = R * up[:, None]
+        U, later = R.to(A.dtype), ()
+        for part in tl.static_range(KT):
+            keys = part * BK + tl.arange(0, BK)
+            W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
+            if KEYED:
+                gate = state_gate(g, slot, heads, head, keys, K)
+            near = tl.dot(tl.trans(W), U, S[part] * gate, input_precision=PRECISION)
+            later = later + (near,)
+        S = later
         slot += 1
-    if not KEEP:
-        put_matrix(final, S, index, keys, values, K, V)
+    put_state(final, S, index, values, K, V, BK, KT)
 
 
 @triton.jit
 def walk_back(
     q, k, b, g, beta, inverse, reads, do, dfinal, dv, kept, dstate, starts,
     length, heads, q_heads, k_heads, b_heads, scale,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr, BV: tl.constexpr,
     N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr,
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dV, the gradient of the state after each chunk, and that of the initial state."""
-    index, keys = tl.program_id(0), tl.arange(0, BK)
+    index = tl.program_id(0)
     values = tl.program_id(1) * BV + tl.arange(0, BV)
     sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
@@ -117,18 +141,17 @@ def walk_back(
     offsets = tl.arange(0, C)
     chunks = (tokens * N + C - 1) // C
     start = first_slot(first, sequence, length, C // N, PACKED)
-    Z = matrix(dfinal, index, keys, values, K, V)
+    Z = state_of(dfinal, index, values, K, V, BK, KT)
     for turn in range(0, chunks):
         number = chunks - 1 - turn
         slot = start + number
         rows = number * C + offsets
         read = read_after(rows, tokens, N)
-        put_matrix(kept, Z, slot * heads + head, keys, values, K, V)
-        W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
-        X = tl.dot(W, Z.to(W.dtype), input_precision=PRECISION)
-        if KEYED:
-            gate = state_gate(g, slot, heads, head, keys, K)
-        else:
+        put_state(kept, Z, slot * heads + head, values, K, V, BK, KT)
+        X = onto_state(
+            Z, k, first * N, rows, tokens * N, k_heads, k_head, C, BV, K, BK, KT, UPCAST, PRECISION
+        )
+        if not KEYED:
             down, erase, up, gate = head_gates(
                 g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER
             )
@@ -140,11 +163,18 @@ def walk_back(
         T = table(inverse, slot, heads, head, offsets, C)
         E = tl.dot(tl.trans(T), X * strength[:, None], input_precision=PRECISION)
         put(dv, E, first * N, rows, tokens * N, heads, head, values, V)
-        G = G.to(tl.float32) * scale
+        near = G.to(tl.float32) * scale
         if not KEYED:
-            G, E = G * down[:, None], E * erase[:, None]
-        Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
-        B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
-        Z = Z * gate + tl.dot(tl.trans(Q), G.to(Q.dtype), input_precision=PRECISION)
-        Z -= tl.dot(tl.trans(B), E.to(B.dtype), input_precision=PRECISION)
-    put_matrix(dstate, Z, index, keys, values, K, V)
+            near, E = near * down[:, None], E * erase[:, None]
+        near, E, earlier = near.to(G.dtype), (-E).to(G.dtype), ()
+        for part in tl.static_range(KT):
+            keys = part * BK + tl.arange(0, BK)
+            if KEYED:
+                gate = state_gate(g, slot, heads, head, keys, K)
+            Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
+            back = tl.dot(tl.trans(Q), near, Z[part] * gate, input_precision=PRECISION)
+            B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
+            back = tl.dot(tl.trans(B), E, back, input_precision=PRECISION)
+            earlier = earlier + (back,)
+        Z = earlier
+    put_state(dstate, Z, index, values, K, V, BK, KT)
