@@ -267,6 +267,23 @@ def test_a_wrong_operator_is_reported(bug: str, monkeypatch) -> None:
     assert verdicts.exit_code([found], 0) == 1
 
 
+def test_products_in_plain_tf32_are_reported(monkeypatch) -> None:
+    """What `input_precision` left out would do: eleven bits of every factor, which no interpreter shows."""
+    right = dsf.kernels.scalar_decay
+
+    def coarse(q, k, v, g, initial_state, **options):
+        def kept(x):
+            return x + (((x.detach() * 8193) - (x.detach() * 8193 - x.detach())) - x.detach())
+
+        return right(kept(q), kept(k), kept(v), g, initial_state, **options)
+
+    assert checked("scalar decay", "odd length, shared heads", "float32")["passes"]
+    monkeypatch.setattr(dsf.kernels, "scalar_decay", coarse)
+    row = checked("scalar decay", "odd length, shared heads", "float32")
+    failed = {result["name"] for result in row["results"] if not result["passes"]}
+    assert {"outputs", "final state", "gradient of q"} <= failed
+
+
 def test_a_wrong_operator_ends_the_script_with_one(monkeypatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setattr(dsf.kernels, "gated_scan", slightly_off)
     assert here(tmp_path / "run.json", "--only", "gated scan") == 1
@@ -332,7 +349,7 @@ def test_the_naive_way_is_the_recurrence(name: str, sizes: str) -> None:
     case = named(name)
     chosen = next(s for s in case.small if s.name == sizes)
     inputs = case.inputs("cpu", "float32", chosen, name)
-    wide = checks._as(inputs, torch.float64)
+    wide = checks._exactly(inputs)
     shapes = checks.results(case, case.exact, wide, None)
     up = checks._cotangents(case, shapes, "float32", "cpu", name)
     exact = checks.results(case, case.exact, wide, up)
@@ -456,16 +473,24 @@ def test_flat_means_flat_over_all_lengths(per_token, status: str) -> None:
 def test_a_template_is_compared_with_itself(ours: float, status: str) -> None:
     """Sigmoid against softmax, and neighborhoods against dense attention and the simulator's bound."""
     from gpu_parts import aims, verdicts
+    from gpu_parts.render import page
 
     jobs = [*planned("sigmoid attention", "one"), *planned("softmax attention", "one", "grid")]
     jobs += planned("neighborhood attention", "grid")
     times = (ours, 1.1, 3.6, ours)
     rows = {job["key"]: timed(job, ms) for job, ms in zip(jobs, times, strict=True)}
+    for job in (jobs[0], jobs[-1]):
+        rows[job["key"]]["against"] = "softmax attention"
     rows[jobs[-1]["key"]]["bound"] = 4.0
     found = {v.aim: v for v in aims.judged(verdicts.Rows(rows, tuple(jobs)))}
     assert found["sigmoid attention: forward against softmax"].status == status
     neighborhoods = found["neighborhood attention: forward against the simulator"]
     assert neighborhoods.status == status and neighborhoods.worst == pytest.approx(0.9 / ours)
+    document = made_up_document()
+    document["rows"] += rows.values()
+    text = page(document, Path("a.json"))
+    assert "times faster than softmax attention | simulator's bound |" in text
+    assert f"| {3.6 / ours:.3g} | 4 |" in text
 
 
 def test_what_cannot_be_timed_is_a_violation() -> None:
@@ -476,6 +501,18 @@ def test_what_cannot_be_timed_is_a_violation() -> None:
     found = {v.aim: v for v in verdicts.verdicts(rows)}
     assert found["gated scan: time"].status == "violated"
     assert "out of memory" in found["gated scan: time"].reason
+
+
+def test_what_does_not_fit_the_device_is_undecided(monkeypatch) -> None:
+    from gpu_parts import verdicts
+
+    def hungry(a, b, initial_state, *, starts=None):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dsf.kernels, "gated_scan", hungry)
+    row = checked("gated scan", "odd length", "float32")
+    (found,) = verdicts.verdicts(verdicts.Rows({row["key"]: row}, (row,)))
+    assert found.status == "not-run" and "0 of 1" in found.reason
 
 
 # Clocks, on a device that is made up: time passes with every call, and a graph replays what it captured.

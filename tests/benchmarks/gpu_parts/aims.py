@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import published
-from .verdicts import Row, Rows, Verdict, best, dry_run, verdicts
+from .verdicts import Row, Rows, Verdict, best, dry_run, speed_up, verdicts
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,10 @@ def _share(part: str) -> Callable[[Rows, Row], float | str]:
     return lambda rows, row: (row.get(part) or {}).get("share", "not measured")
 
 
-def _against_case(other: str) -> Callable[[Rows, Row], float | str]:
-    """How many times faster than another case at the same sizes."""
-
-    def number(rows: Rows, row: Row) -> float | str:
-        theirs = next(
-            (r for job, r in rows.of("time", other) if job["sizes"] == row["sizes"]), None
-        )
-        mine, its = best(row, "forward"), best(theirs, "forward")
-        return "not measured" if mine is None or its is None else its / mine
-
-    return number
-
-
 def _of_bound(rows: Rows, row: Row) -> float | str:
     """The speed-up over dense attention, over what the simulator allows."""
-    speedup = _against_case("softmax attention")(rows, row)
-    return speedup if isinstance(speedup, str) else speedup / row["bound"]
+    found = speed_up(rows, row)
+    return "not measured" if found is None else found / row["bound"]
 
 
 AIMS = (
@@ -153,7 +140,7 @@ AIMS = (
         "sigmoid attention: forward against softmax",
         "Forward is at least 1.1 times as fast as softmax of the same template",
         "sigmoid attention",
-        _against_case("softmax attention"),
+        lambda rows, row: speed_up(rows, row) or "not measured",
         1.1,
         least=True,
     ),

@@ -150,7 +150,7 @@ CASES = (
         far=FAR,
         peers=(peers.SDPA, peers.FLEX),
     ),
-    _band("sigmoid", with_bias, times=(*_CAUSAL, *_FULL)),
+    _band("sigmoid", with_bias, times=(*_CAUSAL, *_FULL), against="softmax attention"),
     _band("softplus", with_bias, ", divided by its sums", times=_CAUSAL[2:3]),
     _band("softplus", with_bias),
     Case(

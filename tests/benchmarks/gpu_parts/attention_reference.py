@@ -121,6 +121,6 @@ def attention(
 
 
 def neighborhood_attention(q, k, v, *, pattern, weight="softmax", scale=1.0):
-    flat = (x.flatten(1, pattern.rank) for x in (q, k, v))
-    (y,) = attend(*flat, neighborhood(pattern), weight=weight, bias=0.0, scale=scale)
+    q, k, v = (x.flatten(1, pattern.rank) for x in (q, k, v))
+    (y,) = attend(q, k, v, neighborhood(pattern), weight=weight, bias=0.0, scale=scale)
     return (y.unflatten(1, pattern.layout),)

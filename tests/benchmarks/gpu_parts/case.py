@@ -128,9 +128,10 @@ class Case:
     """Tensors that the operator changes; they are results too, after those that it returns."""
     options: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Sizes], float] | None = None
-    bound: Callable[[Sizes, str, torch.device], float] | None = None
-    """The speed-up over `against`, another case at the same sizes, that the simulator allows."""
     against: str | None = None
+    """Another case that it is to be faster than, at the same sizes."""
+    bound: Callable[[Sizes, str, torch.device], float] | None = None
+    """How many times faster, as the simulator has it."""
 
     def function(self) -> Function | None:
         """The operator as it stands now, or None where this version has none."""

@@ -27,9 +27,9 @@ def check(case: Case, sizes: Sizes, dtype: str, device: str, seed: str) -> dict[
     """Every result and gradient against float64, in memory that held NaN before."""
     operator = _present(case)
     inputs = case.inputs(device, dtype, sizes, seed)
-    exact = results(case, case.exact, _as(inputs, torch.float64), None)
-    up = _cotangents(case, exact, dtype, device, seed)
-    exact = results(case, case.exact, _as(inputs, torch.float64), up)
+    shapes = _forward(case, case.naive, inputs)
+    up = _cotangents(case, shapes, dtype, device, seed)
+    exact = results(case, case.exact, _exactly(inputs), up)
     naive = results(case, case.naive, inputs, up)
     with poisoned(device) as poison:
         found = results(case, operator, inputs, up)
@@ -47,7 +47,7 @@ def repeat(
     """The same call again and again: every result must have the same bits."""
     operator = _present(case)
     inputs = case.inputs(device, dtype, sizes, seed)
-    shapes = results(case, operator, inputs, None)
+    shapes = _forward(case, operator, inputs)
     up = _cotangents(case, shapes, dtype, device, seed)
     first = results(case, operator, inputs, up)
     differing: set[str] = set()
@@ -71,7 +71,7 @@ def far(case: Case, sizes: Sizes, dtype: str, device: str, seed: str) -> dict[st
     found = _forward(case, _present(case), inputs)
     tail = _tail(inputs, sizes)
     exact, naive = (
-        _forward(case, case.exact, _as(tail, torch.float64)),
+        _forward(case, case.exact, _exactly(tail)),
         _forward(case, case.naive, tail),
     )
     rows = []
@@ -106,7 +106,7 @@ def results(case: Case, function: Function, inputs: Inputs, up: Sequence[Tensor]
         return _forward(case, function, inputs)
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.tensors.items()}
     outputs = _tuple(function(**leaves, **inputs.options))
-    given = [x.to(y.dtype) for x, y in zip(up, outputs, strict=True)]
+    given = [x.to(y) for x, y in zip(up, outputs, strict=True)]
     # An output that reads nothing (no step at all) has no graph; its share of every gradient is zero.
     pairs = [(y, x) for y, x in zip(outputs, given, strict=True) if y.requires_grad]
     outs, cotangents = zip(*pairs, strict=True) if pairs else ((), ())
@@ -140,10 +140,14 @@ def _present(case: Case) -> Function:
     return operator
 
 
-def _as(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    wide = {torch.complex64: torch.complex128}
+def _exactly(inputs: Inputs) -> Inputs:
+    """The same in float64, on the CPU: what judges a device must not stand on it."""
     return Inputs(
-        {name: x.to(wide.get(x.dtype, dtype)) for name, x in inputs.tensors.items()}, inputs.options
+        {
+            name: x.to("cpu", torch.complex128 if x.is_complex() else torch.float64)
+            for name, x in inputs.tensors.items()
+        },
+        {name: x.cpu() if isinstance(x, Tensor) else x for name, x in inputs.options.items()},
     )
 
 
@@ -175,6 +179,7 @@ def _compared(name: str, found: Tensor | None, naive: Tensor, truth: Tensor) -> 
     if found is None or found.shape != truth.shape:
         shape = None if found is None else tuple(found.shape)
         return {"name": name, "passes": False, "fault": f"{shape}, not {tuple(truth.shape)}"}
+    found, naive = found.cpu(), naive.cpu()
     row: dict[str, Any] = {"name": name, "type": str(found.dtype).removeprefix("torch.")}
     passes = True
     for kind, norm in (("largest", _largest), ("rms", _rms)):

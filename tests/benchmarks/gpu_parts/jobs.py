@@ -144,6 +144,8 @@ def perform(job: Job, settings: Settings, copy_tb_s: float | None) -> dict[str, 
         if not settings.dry:  # what a kernel did wrong must not be found by the next job
             torch.cuda.synchronize(settings.device)
         return found
+    except torch.OutOfMemoryError as error:  # no fault of its own: it is too large for this device
+        return {"error": f"does not fit: {error}"[:200], "fits": False}
     except Exception as error:  # whatever a kernel raises is what the run is to report
         words = f"{type(error).__name__}: {error}".strip()[:500]
         return {"error": words, "passes": False, "broken": not _healthy(settings)}

@@ -31,11 +31,13 @@ def times(
     for part, moved in _bytes(first, ours, case.backward).items():
         floor = moved / (1e9 * copy_tb_s)
         row[part] |= {"bytes": moved, "floor_ms": floor}
-        if best := best_ms(row[part]):
+        if best := _best(row[part]):
             row[part]["share"] = floor / best
             if case.flops is not None and part == "forward":
                 row[part]["tflop_s"] = case.flops(sizes) / (1e9 * best)
     row["peers"] = {}
+    if case.against is not None:
+        row["against"] = case.against
     if case.bound is not None:
         row["bound"] = case.bound(sizes, dtype, where)
     for peer in case.peers:
@@ -48,7 +50,7 @@ def times(
     return row
 
 
-def best_ms(part: dict[str, Any]) -> float | None:
+def _best(part: dict[str, Any]) -> float | None:
     """The time without the host where there is one."""
     return part.get("graph_ms") or part.get("eager_ms")
 
@@ -127,7 +129,7 @@ def _peer(
     except Exception as error:  # a peer that fails is a result too, and must not end the run
         words = str(error).split("\n")[0][:200]
         return {"absent": f"failed: {type(error).__name__}: {words}"}
-    allowed = 16 * torch.finfo(ours.dtype).eps
+    allowed = 8 * torch.finfo(ours.dtype).eps
     return found | {"difference": apart, "agrees": apart <= allowed}
 
 

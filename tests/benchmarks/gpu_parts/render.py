@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .journal import BadUsage, read
 from .machine import ROOT
-from .verdicts import best
+from .verdicts import Rows, best, speed_up
 
 TARGET = ROOT / "docs" / "gpu-measurements.md"
 
@@ -59,7 +60,7 @@ def page(document: dict[str, Any], source: Path) -> str:
     for group, title in (("times", "Times"), ("long", "Lengths")):
         lines += ["", f"## {title}", ""]
         for case, rows in _by_case(document, "time", group):
-            lines += [f"### {case[0].upper()}{case[1:]}", "", *_times(rows), ""]
+            lines += [f"### {case[0].upper()}{case[1:]}", "", *_times(rows, document), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -67,12 +68,14 @@ def _preamble(document: dict[str, Any], source: Path) -> str:
     of = document["identity"]
     capability = ".".join(map(str, of["capability"]))
     quick = " A quick run: a sample of sizes." if of["quick"] else ""
+    copies = [row["copy_tb_s"] for row in document["rows"] if "copy_tb_s" in row]
+    copied = f", {statistics.median(copies):.3g} TB/s" if copies else ""
     return (
         f"Written by `tests/benchmarks/gpu.py --render {source.as_posix()}` from the rows in that file. "
         f"{of['device']} (compute capability {capability}), torch {of['torch']}, Triton {of['triton']}, "
         f"CUDA {of['cuda']}, Python {of['python']}, dsf {of['dsf']}, {document['date']}.{quick} Milliseconds, "
         "median; in a CUDA graph, and as Python calls it. The floor is every input and output moved once at the "
-        "bandwidth of a copy in the same run."
+        f"bandwidth of a copy in the same run{copied}."
     )
 
 
@@ -114,7 +117,7 @@ def _nearest(rows: list[dict[str, Any]]) -> tuple[str, str]:
     return f"{ratio:.2f}", name
 
 
-def _times(rows: list[dict[str, Any]]) -> list[str]:
+def _times(rows: list[dict[str, Any]], document: dict[str, Any]) -> list[str]:
     parts = [part for part in ("forward", "both") if any(part in row for row in rows)]
     peers = list(dict.fromkeys(name for row in rows for name in row.get("peers", ())))
     titles = {"forward": "forward", "both": "with backward"}
@@ -123,6 +126,11 @@ def _times(rows: list[dict[str, Any]]) -> list[str]:
         heads += [f"{titles[part]}, graph", "eager", "of floor"]
         heads += [f"{peer}, {titles[part]}" for peer in peers]
     heads.append("ns per token")
+    others = list(dict.fromkeys(row["against"] for row in rows if "against" in row))
+    heads += [f"times faster than {other}" for other in others]
+    heads += ["simulator's bound"] * any("bound" in row for row in rows)
+    timed = [row for row in document["rows"] if row["kind"] == "time"]
+    whole = Rows({row["key"]: row for row in timed}, tuple(timed))
     body = []
     for row in rows:
         if "error" in row:
@@ -137,6 +145,10 @@ def _times(rows: list[dict[str, Any]]) -> list[str]:
             cells += [_peer(row.get("peers", {}).get(peer, {}), part) for peer in peers]
         least = best(row, "forward")
         cells.append("" if least is None else _number(1e6 * least / row["tokens"]))
+        if "against" in row:
+            cells.append(_number(speed_up(whole, row)))
+        if "bound" in row:
+            cells.append(_number(row["bound"]))
         body.append(tuple(cells))
     return _table(heads, body, right=1)
 

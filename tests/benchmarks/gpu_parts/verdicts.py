@@ -70,7 +70,7 @@ def _passing(rows: Rows, case: str, kind: str) -> Verdict | None:
         "far": "The last steps are as right where tensors have more than 2^31 elements",
         "time": "Everything that is to be timed runs",
     }
-    done = [row for _, row in jobs if row is not None]
+    done = [row for _, row in jobs if row is not None and row.get("fits", True)]
     failed = [row for row in done if not row.get("passes", "error" not in row)]
     aim, statement = f"{case}: {kind}", words[kind]
     if failed:
@@ -150,6 +150,14 @@ def best(row: Row | None, part: str) -> float | None:
     """The time of a part without the host, or where there is no graph with it."""
     found = (row or {}).get(part) or {}
     return found.get("graph_ms") or found.get("eager_ms")
+
+
+def speed_up(rows: Rows, row: Row) -> float | None:
+    """How many times faster a row's forward is than that of the case it is to be compared with, at its sizes."""
+    jobs = rows.of("time", row["against"], "times")
+    theirs = next((other for job, other in jobs if job["sizes"] == row["sizes"]), None)
+    mine, its = best(row, "forward"), best(theirs, "forward")
+    return None if mine is None or its is None else its / mine
 
 
 def dry_run(aim: str, statement: str) -> Verdict:

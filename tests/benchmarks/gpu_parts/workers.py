@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from .jobs import Job, Settings, copied, perform
 
 ENTRY = Path(__file__).resolve().parents[1] / "gpu.py"
@@ -107,6 +109,7 @@ def serve(settings: Settings) -> None:
     """A worker: one question a line, one answer a line, nothing else on standard output."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    torch.set_num_threads(1 if settings.dry else 2)  # there are several workers
     gc.freeze()  # what was imported is no garbage, and looking through it between jobs takes half a second
     for line in sys.stdin:
         question = json.loads(line)
