@@ -15,7 +15,7 @@ from typing import Any
 
 from dsf.claims.rows import Identities, difference, identity
 
-_QIN = "Qin et al., arXiv 2401.04658 (Lightning Attention-2), section 3, own wording"
+_QIN = "Qin et al., arXiv 2401.04658 (intra-block and inter-block terms), own wording"
 _RULE = "exact algebra over free symbols: every split of three steps, two keys"
 
 

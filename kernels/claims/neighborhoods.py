@@ -126,8 +126,7 @@ def _over_two(
     seen = np.kron(a, b).reshape(len(a), len(b), a.shape[1], b.shape[1])
     counts = [-(-size // tile) for size, tile in zip(seen.shape, (q1, q2, kv1, kv2), strict=True)]
     found = np.zeros(counts, bool)
-    for place in np.argwhere(seen):
-        found[tuple(place // (q1, q2, kv1, kv2))] = True
+    found[tuple((np.argwhere(seen) // (q1, q2, kv1, kv2)).T)] = True
     return found.reshape(prod(counts[:2]), prod(counts[2:]))
 
 
