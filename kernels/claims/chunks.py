@@ -10,6 +10,7 @@ symbols, for every way to split a short sequence into chunks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -46,8 +47,6 @@ def _chunk(x: Any, true: bool) -> tuple[Any, Any]:
 
 def _constant(x: Any) -> Any:
     """The same sequence with one decay for all steps, Lightning attention's."""
-    from dataclasses import replace
-
     import sympy
 
     return replace(x, a=sympy.Symbol("lambda", positive=True) * sympy.ones(*x.a.shape))
