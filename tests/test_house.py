@@ -169,9 +169,9 @@ def test_a_claim_that_no_paper_lists_is_found() -> None:
 # The public names of `dsf`.
 
 
-def promised() -> dict[str, str]:
-    """What a type checker sees: the imports under `if TYPE_CHECKING:` in dsf/__init__.py."""
-    tree = ast.parse((ROOT / "dsf/__init__.py").read_text(encoding="utf-8"))
+def promised(package: str = "dsf") -> dict[str, str]:
+    """What a type checker sees: the imports under `if TYPE_CHECKING:` in a package's __init__.py."""
+    tree = ast.parse((FOLDERS[package] / "__init__.py").read_text(encoding="utf-8"))
     (block,) = (
         node
         for node in tree.body
@@ -182,7 +182,7 @@ def promised() -> dict[str, str]:
         assert isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names:
             assert alias.asname == alias.name, f"write `{alias.name} as {alias.name}`"
-            found[alias.name] = node.module
+            found[alias.name] = f"{package}.{node.module}" if node.level else node.module
     return found
 
 
@@ -195,6 +195,16 @@ def test_lazy_names_resolve(name: str) -> None:
     module = importlib.import_module(dsf._LAZY[name])
     assert getattr(dsf, name) is getattr(module, name)
     assert name in dir(dsf)
+
+
+def test_names_of_the_kernels_are_lazy_too() -> None:
+    import dsf.kernels
+
+    assert dsf.kernels._LAZY == promised("dsf.kernels")
+    for name, module in dsf.kernels._LAZY.items():
+        assert getattr(dsf.kernels, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="no attribute 'scaler_decay'"):
+        dsf.kernels.scaler_decay  # noqa: B018
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -10,12 +10,13 @@ symbols, for every way to split a short sequence into chunks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from dsf.claims.rows import Identities, difference, identity
 
-_QIN = "Qin et al., arXiv 2401.04658 (Lightning Attention-2), section 3, own wording"
+_QIN = "Qin et al., arXiv 2401.04658 (intra-block and inter-block terms), own wording"
 _RULE = "exact algebra over free symbols: every split of three steps, two keys"
 
 
@@ -46,8 +47,6 @@ def _chunk(x: Any, true: bool) -> tuple[Any, Any]:
 
 def _constant(x: Any) -> Any:
     """The same sequence with one decay for all steps, Lightning attention's."""
-    from dataclasses import replace
-
     import sympy
 
     return replace(x, a=sympy.Symbol("lambda", positive=True) * sympy.ones(*x.a.shape))

@@ -43,7 +43,7 @@ def _judge(evidence: Evidence) -> Verdict:
         wrong = 0
         for (C, K, V), T in zip(SIZES, stated, strict=True):
             below, above = int(T), int(T) + 1
-            if not 0 < T < 2**12:
+            if not 1 <= T < 2**12:
                 wrong += 1
                 continue
             low = below * forward(C, K, V) - softmax(below, K, V)

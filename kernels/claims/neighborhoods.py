@@ -78,10 +78,10 @@ def _judge(evidence: Evidence) -> Verdict:
     axes = np.asarray(evidence["axes"])
     fit = axes.ndim == 2 and axes.shape[1] == 6 and len(axes) > 1 and bool((axes >= 0).all())
     small = fit and bool((axes[:, [0, 4, 5]] <= _LARGEST).all() and (axes[:, [0, 4, 5]] > 0).all())
-    rows = [np.asarray(evidence[name], dtype=object) for name in ("queries", "keys", "visited")]
+    complete = all(len(evidence[name]) == len(axes) for name in ("queries", "keys", "visited"))
     ordered = fit and bool(((axes[:, 2] >= 1) & (axes[:, 2] <= axes[:, 1])).all())
     known = [
-        Hypothesis("axes", len(axes), small and all(len(row) == len(axes) for row in rows)),
+        Hypothesis("axes", len(axes), small and complete),
         Hypothesis("stride within the window", ordered, ordered),
     ]
 
@@ -126,8 +126,7 @@ def _over_two(
     seen = np.kron(a, b).reshape(len(a), len(b), a.shape[1], b.shape[1])
     counts = [-(-size // tile) for size, tile in zip(seen.shape, (q1, q2, kv1, kv2), strict=True)]
     found = np.zeros(counts, bool)
-    for place in np.argwhere(seen):
-        found[tuple(place // (q1, q2, kv1, kv2))] = True
+    found[tuple((np.argwhere(seen) // (q1, q2, kv1, kv2)).T)] = True
     return found.reshape(prod(counts[:2]), prod(counts[2:]))
 
 

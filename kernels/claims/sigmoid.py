@@ -16,7 +16,7 @@ from .online_softmax import real
 _PAPER = "Ramapuram et al., arXiv 2409.04431v2"
 _SECTION3 = f"{_PAPER}, section 3 (regularity), own wording"
 _SECTION4 = f"{_PAPER}, section 4 (FlashSigmoid), own wording"
-_BIAS = f"{_PAPER}, section 2 (bias b = -log n), own wording"
+_BIAS = f"{_PAPER} (bias b = -log n), own wording"
 _CODE = f"{_PAPER}; apple/ml-sigmoid-attention, flash_sigmoid/README.md, own wording"
 _KEYS = 4
 
