@@ -117,7 +117,9 @@ class _FoldGates(torch.autograd.Function):
         reads, writes, saved = rest[:rows], rest[rows : rows + columns], rest[rows + columns :]
         grams = [cotangents[i * columns : (i + 1) * columns] for i in range(rows)]
         # In rows: a cotangent may lie in columns, on which products in place are slow.
-        ends = [x.clone(memory_format=torch.contiguous_format) for x in cotangents[rows * columns : -1]]
+        ends = [
+            x.clone(memory_format=torch.contiguous_format) for x in cotangents[rows * columns : -1]
+        ]
         d_back, d_onward, d_total = ends[:rows], ends[rows:], cotangents[-1][:, None]
         size, step = gates.shape[1], 1 + rows + columns
         for start in range(len(saved) - step, -1, -step):

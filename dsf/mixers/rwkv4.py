@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
+from dsf.forms.accumulate import accumulate
 from dsf.forms.associative import Elements, associative_scan, running_maximum
 from dsf.shapes import Float
 from dsf.structure import Scalar
@@ -89,13 +90,24 @@ def _sums(k: Tensor, w: Tensor, past: Past | None) -> Past:
     gates, added = torch.exp(before - w - tops), torch.exp(later - tops)
     first = gates[:, :1] * n[:, None] + added[:, :1]
 
+    sums = torch.cat([first, added[:, 1:]], 1)
+    followed = torch.is_grad_enabled() and (sums.requires_grad or gates.requires_grad)
+    if type(sums) is Tensor and not followed:  # nothing that traces sees what is written in place
+        accumulate(gates[:, 1:], sums)
+        return _joined(past, (m, n), (tops, sums))
+
     def combine(a: Elements, b: Elements) -> Elements:
         return a[0] * b[0], torch.addcmul(b[1], b[0], a[1])
 
-    sums = associative_scan(combine, (gates, torch.cat([first, added[:, 1:]], 1)))[1]
+    return _joined(past, (m, n), (tops, associative_scan(combine, (gates, sums))[1]))
+
+
+def _joined(past: Past | None, first: Past, later: Past) -> Past:
+    """The sums of every step, the first token's own in front where nothing came before."""
     if past is not None:
-        return tops, sums
-    return torch.cat([m[:, None], tops], 1), torch.cat([n[:, None], sums], 1)
+        return later
+    m, n = (torch.cat([x[:, None], y], 1) for x, y in zip(first, later, strict=True))
+    return m, n
 
 
 def _sample(draw: Draw) -> Sample:

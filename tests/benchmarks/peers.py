@@ -32,7 +32,7 @@ from torch import Tensor
 
 import dsf
 from dsf.coupling import OuterCoupling
-from dsf.mixers import gated_deltanet, kda, s6, ssd
+from dsf.mixers import gated_deltanet, kda, rwkv4, s6, ssd
 from dsf.structure import Scalar
 from dsf.system import System
 
@@ -181,6 +181,22 @@ def gated_scans() -> list[Row]:
     return rows
 
 
+def rwkv() -> list[Row]:
+    from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
+
+    width = 256
+    k, v = normal(1, LENGTH, width), normal(1, LENGTH, width)
+    log_w, u = normal(width), normal(width)
+
+    def ours() -> Tensor:
+        return output(rwkv4(k, torch.exp(log_w), u), v[..., None])[..., 0]
+
+    def theirs() -> Tensor:
+        return rwkv_linear_attention_cpu(log_w, u, k, v)[0]
+
+    return [Row("RWKV-4", "transformers, token by token", ours, theirs, 3)]
+
+
 def scalar_decay() -> list[Row]:
     case = cases(LENGTH)["scalar decay"]()
     system, v = case.system, case.values
@@ -219,7 +235,7 @@ def main() -> None:
     torch.set_num_threads(1)
     groups = [scalar_decay]
     if _version("transformers"):
-        groups += [delta_rules, mambas, gated_scans]
+        groups += [delta_rules, mambas, gated_scans, rwkv]
     with torch.no_grad():
         lines = [line for group in groups for line in map(_line, group())]
     slopes = list(_slopes())
@@ -300,10 +316,7 @@ def _times(name: str, form: str, longest: int, backward: bool) -> dict[int, floa
         case = cases(length)[name]()
         system = case.system.map(lambda x: x.detach().requires_grad_()) if backward else case.system
         values = case.values.requires_grad_() if backward else case.values
-        leaves = [
-            x
-            for x in (*system.transition.leaves, system.write.weights, system.read.weights, values)
-        ]
+        leaves = [*system.transition.leaves, *system.write.tensors, *system.read.tensors, values]
 
         def call(system=system, values=values, leaves=leaves) -> None:
             outputs = dsf.run(system, values, form=form)[0]

@@ -143,7 +143,7 @@ def _backward(case: Case) -> float:
 def _passes(case: Case) -> tuple[Callable[[], None], Callable[[], None]]:
     system = case.system.map(lambda x: x.detach().requires_grad_())
     values = case.values.detach().requires_grad_()
-    leaves = [*system.transition.leaves, system.write.weights, system.read.weights, values]
+    leaves = [*system.transition.leaves, *system.write.tensors, *system.read.tensors, values]
 
     def forward() -> None:
         with torch.no_grad():
