@@ -157,6 +157,24 @@ def test_log_length_scaling_belongs_to_the_queries() -> None:
     require_within(found, exact, 2 * limit.of_outputs, "LSSA")
 
 
+@pytest.mark.parametrize(("weight", "normalised"), WEIGHTS)
+def test_large_scores_keep_float64(weight: str, normalised: bool) -> None:
+    """Scores up to some tens, of both signs, where functions of float32 may round to their limits."""
+    q, k, v = (x.requires_grad_() for x in drawn(20, 20))
+    found = flash_attention(q, k, v, weight=weight, normalised=normalised, scale=20.0)
+    do = torch.ones_like(found)
+    p = Problem(
+        q.detach(), k.detach(), v.detach(), do, band(20, 20, True, None), weight, normalised
+    )
+    exact = truth(replace(p, scale=20.0))
+    require_within(found, exact.outputs, exact.of_outputs, "outputs")
+    rows = zip(
+        torch.autograd.grad(found, (q, k, v), do), exact.gradients, exact.of_gradients, strict=True
+    )
+    for each, other, bound in rows:
+        require_within(each, other, bound, "a gradient")
+
+
 def test_extreme_scores_stay_finite() -> None:
     """Scores of ±1e5: softmax is the largest key's value, sigmoid 0 or 1; no NaN in any gradient."""
     q = torch.full((1, 4, 1, 1), 1e5)

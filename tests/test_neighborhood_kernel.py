@@ -12,6 +12,7 @@ from dsf.errors import InvalidInput
 from dsf.kernels import flash_attention, neighborhood_attention
 from dsf.numerics import require_within
 from dsf.sim import Pattern, Tiling
+from dsf.sim.pattern import show
 
 PATTERNS = (
     Pattern(70, 24),
@@ -39,7 +40,7 @@ def seen_in(pattern: Pattern) -> Tensor:
 
 
 @pytest.mark.parametrize("weight", ["softmax", "sigmoid", "softplus"])
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: show(pattern.layout))
 def test_is_the_definition_with_its_gradients(pattern: Pattern, weight: str) -> None:
     leaves = [x.requires_grad_() for x in drawn(pattern, torch.float32)]
     found = neighborhood_attention(*leaves, pattern, weight=weight, scale=0.3)

@@ -38,7 +38,7 @@ def flash_attention(
       H is a multiple of Hk: heads in a row share. Queries are the last Tq of the Tk positions, as in decoding.
     - `weight`: "softmax" is e^x divided by its sum over the row; "sigmoid" σ(x), "softplus" log(1 + e^x), with the
       `bias` b (the paper's is -log T), and divided by the sum of the row where `normalised`.
-    - `causal`: no key behind the query is seen. `window`: only keys with |i - j| < window. `scale` s is 1/√K.
+    - `causal`: later keys are not seen. `window`: only keys with |i - j| < window. `scale` s is 1/√K.
     - `starts` (N + 1,) packs sequences into one row of tokens (B = 1, Tq = Tk): none sees another.
 
     A query that sees no key gives exactly 0, and weights below float32's range count as 0. Softplus with log-length

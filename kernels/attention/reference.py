@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from .geometry import Geometry
 from .tiles import shape_of
@@ -20,12 +20,12 @@ def forward(
     wide, lead = wide_type(q), q.shape[:3]
     o, row = q.new_zeros(*lead, v.shape[-1]), weighing.row(q, wide)
     for queries, keys, seen in geometry.blocks(_tile(q, k, geometry)):
-        u = _grouped(v, keys, wide)
         s = _scores(q, k, queries, keys, weighing)
         p, kept = _weights(s, seen, weighing)
         if kept is not None:
             row[:, queries] = kept.flatten(1, 2).mT
-        o[:, queries] = torch.einsum("bhrij,bjhv->bihrv", p, u).flatten(2, 3).to(o.dtype)
+        found = torch.einsum("bhrij,bjhv->bihrv", p, _gathered(v, keys, wide))
+        o[:, queries] = found.flatten(2, 3).to(o.dtype)
     return o, row
 
 
@@ -49,16 +49,14 @@ def backward(
         s = _scores(q, k, queries, keys, weighing)
         p, slope = _slopes(s, seen, weighing, _rows(row, queries, heads, weighing))
         dv.index_add_(1, keys, torch.einsum("bhrij,bihrv->bjhv", p, above))
-        dp = torch.einsum("bihrv,bjhv->bhrij", above, _grouped(v, keys, wide))
+        dp = torch.einsum("bihrv,bjhv->bhrij", above, _gathered(v, keys, wide))
         if weighing.normalised:
             dp = dp - _rows(delta, queries, heads, weighing)
         ds = slope * dp * weighing.scale
-        dq[:, queries] = (
-            torch.einsum("bhrij,bjhk->bihrk", ds, _grouped(k, keys, wide)).flatten(2, 3).to(q.dtype)
-        )
-        dk.index_add_(
-            1, keys, torch.einsum("bhrij,bihrk->bjhk", ds, _split(q[:, queries].to(wide), heads))
-        )
+        found = torch.einsum("bhrij,bjhk->bihrk", ds, _gathered(k, keys, wide))
+        dq[:, queries] = found.flatten(2, 3).to(q.dtype)
+        own = _split(q[:, queries].to(wide), heads)
+        dk.index_add_(1, keys, torch.einsum("bhrij,bihrk->bjhk", ds, own))
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
@@ -76,7 +74,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1))
 
 
-def _grouped(x: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
+def _gathered(x: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
     return x[:, places].to(dtype)
 
 
@@ -91,14 +89,16 @@ def _weights(s: Tensor, seen: Tensor, weighing: Weighing) -> tuple[Tensor, Tenso
     """Weights of the visible pairs, and what the backward pass keeps of each row."""
     if weighing.weight == "softmax":
         s = s.masked_fill(~seen, -torch.inf)
-        top = (
-            s.amax(-1, keepdim=True) if s.shape[-1] else s.new_full((*s.shape[:-1], 1), -torch.inf)
-        )
+        lowest = s.new_full((*s.shape[:-1], 1), -torch.inf)
+        top = s.amax(-1, keepdim=True) if s.shape[-1] else lowest
         blind = torch.isneginf(top)  # rows that see nothing weigh nothing
         w = (s - top.masked_fill(blind, 0)).exp()
         sums = w.sum(-1, keepdim=True).masked_fill(blind, 1)
         return w / sums, (top + sums.log()).masked_fill(blind, torch.inf)[..., 0]
-    w = (torch.sigmoid(s) if weighing.weight == "sigmoid" else softplus(s)).masked_fill(~seen, 0)
+    # log(1 + e^s) as -log σ(-s): torch's own softplus is the identity above 20.
+    w = (torch.sigmoid(s) if weighing.weight == "sigmoid" else -logsigmoid(-s)).masked_fill(
+        ~seen, 0
+    )
     if not weighing.normalised:
         return w, None
     sums = w.sum(-1, keepdim=True)
@@ -121,4 +121,4 @@ def _slopes(s: Tensor, seen: Tensor, weighing: Weighing, row: Tensor) -> tuple[T
     up = torch.sigmoid(s).masked_fill(~seen, 0)
     if weighing.weight == "sigmoid":
         return up * row, up * torch.sigmoid(-s) * row
-    return softplus(s).masked_fill(~seen, 0) * row, up * row
+    return -logsigmoid(-s).masked_fill(~seen, 0) * row, up * row

@@ -34,14 +34,14 @@ class Sizes(NamedTuple):
 # float32 are three of TF32, or exact where those spill.
 _HALF = {
     80: {
-        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32, 8, 2)),
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32, 4, 2)),
         128: (Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
         256: (Sizes(64, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2)),
     },
     90: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2)),
         128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
-        256: (Sizes(64, 32), Sizes(64, 64), Sizes(32, 32)),
+        256: (Sizes(64, 32, 8, 2), Sizes(64, 64), Sizes(32, 32, 8, 2)),
     },
     100: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),

@@ -39,7 +39,7 @@ class Row:
     starts: tuple[int, ...] | None = None
     size: float = 1.0
     bias: float = 0.0
-    tile: tuple[int, int] = (32, 32)
+    tile: tuple[int, int] | None = (32, 32)  # the table's own where there is none
 
 
 ROWS = (
@@ -47,6 +47,7 @@ ROWS = (
     Row("two in a batch", batch=2, queries=17, keys=17),
     Row("four heads share two keys", heads=(4, 2), queries=20, keys=20),
     Row("one query, many keys", queries=1, keys=70, heads=(2, 1)),
+    Row("the table's tiles", queries=3, keys=40, heads=(2, 1), tile=None),
     Row("more queries than keys", queries=40, keys=9),
     Row("no query", queries=0, keys=5),
     Row("no key", queries=5, keys=0),
@@ -81,7 +82,7 @@ class Case:
         row, p = self.row, self.problem
         geometry = of_band(row.queries, row.keys, row.causal, row.window, row.starts)
         how = Weighing(row.weight, p.divided, p.scale, row.bias)
-        tiles = ((row.tile[:1], row.tile[1:]),) * 3
+        tiles = (None if row.tile is None else (row.tile[:1], row.tile[1:]),) * 3
         made = flash.Attention.of(p.q, p.k, p.v, geometry, how, tiles)
         return replace(made, upcast=row.dtype == torch.bfloat16)
 
@@ -110,7 +111,7 @@ def drawn(row: Row) -> Case:
     )  # fmt: skip
     q, k, v, do = (torch.randn(size, generator=draw) for size in sizes)
     q, k, v, do = (x.to(row.dtype) for x in (row.size * q, k, v, do))
-    tiles = -(-row.keys // row.tile[1])
+    tiles = -(-row.keys // (row.tile or (16, 16))[1])
     how = (row.weight, row.normalised, K**-0.5, row.bias, tiles)
     return Case(row, Problem(q, k, v, do, seen_in(row), *how))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from dsf.numerics import unit_roundoff
 
@@ -58,7 +59,8 @@ def outputs(p: Problem, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             x = x - x.detach().amax(-1, keepdim=True).nan_to_num(neginf=0.0)
         w = torch.where(p.seen, x.exp(), 0)
     else:
-        w = torch.sigmoid(x) if p.weight == "sigmoid" else softplus(x)
+        # As e^{log σ}, whose derivative σ(x) σ(-x) does not round to zero where σ rounds to one.
+        w = logsigmoid(x).exp() if p.weight == "sigmoid" else softplus(x)
         w = torch.where(p.seen, w, 0)
     if p.divided:
         sums = w.sum(-1, keepdim=True)
