@@ -36,7 +36,9 @@ _FILES = {"walk_back": "walk"}
 def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
     """The programs for a gate per head or per key, with rows per token that act one by one or together."""
     flags = {"N": rows, "KEYED": keyed, "TOGETHER": int(rows > 1), "PACKED": 1, "UPCAST": 0}
-    near = dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
+    near = (
+        dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
+    )
     return tuple(
         Program(
             f"{CODE}.delta_{_FILES.get(name, name)}:{name}",

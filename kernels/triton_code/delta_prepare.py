@@ -74,9 +74,7 @@ def inverse_of(L, offsets, C: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.
     T = tl.where(same, 1.0, 0.0) - tl.where(pairs(offsets, 1), L, 0.0)
     for level in range(1, LEVELS):
         corner = tl.where(pairs(offsets, 1 << level), L, 0.0)
-        T -= tl.dot(
-            tl.dot(T, corner, input_precision=PRECISION), T, input_precision=PRECISION
-        )
+        T -= tl.dot(tl.dot(T, corner, input_precision=PRECISION), T, input_precision=PRECISION)
     return T
 
 
