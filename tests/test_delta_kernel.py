@@ -1,4 +1,4 @@
-"""The delta family where there is no GPU: operators on the CPU, their shapes and refusals, and what form admits what."""
+"""The delta family where there is no GPU: operators on the CPU, their shapes and refusals, and what the form admits."""
 
 from __future__ import annotations
 

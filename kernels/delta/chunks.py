@@ -1,4 +1,4 @@
-r"""Launches of the delta family: r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q, forward and backward on a GPU."""
+r"""Launches of the delta family, forward and backward: r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dsf.kernels.shapes import Packing, repeated
 
 from . import chunks, reference
 from .quantities import Quantities
-from .rows import accumulator, checked, in_rows, rows_for
+from .rows import checked, in_rows, rows_for
 
 
 def delta_rule(

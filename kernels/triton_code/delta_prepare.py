@@ -52,7 +52,10 @@ def put_table(pointer, value, slot, heads, head, offsets, C: tl.constexpr):
 
 
 @triton.jit
-def fading(g, first, rows, offsets, tokens, heads, head, C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr):  # fmt: skip
+def fading(
+    g, first, rows, offsets, tokens, heads, head,
+    C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
     """D_ij of reads and of erases for a gate per head, zero where they see no write: C × C."""
     now = column(g, first, faded_before(rows, tokens, N), tokens, heads, head)
     beside = tl.zeros((C, C), tl.float32)

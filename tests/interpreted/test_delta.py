@@ -1,4 +1,4 @@
-"""The programs of the delta family, interpreted: against sixty digits at small size, the float64 recurrence at larger."""
+"""The programs of the delta family, interpreted: against sixty digits, and the float64 recurrence at larger size."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_forward_and_backward_are_adjoint(row: Row) -> None:
 def law_of_residuals(row: Row) -> float:
     """(I + L) R - (V - B S) of each chunk is no larger than substitution leaves: γ (|I + L| |R| + |V| + |B| |S|).
 
-    The bound of substitution is that of Higham, Accuracy and Stability, theorem 8.5; it does not grow with the condition of I + L.
+    The bound of substitution (Higham 2002, theorem 8.5) does not grow with the condition of I + L.
     """
     case = drawn(row)
     before, rests = chunks.residuals(case.quantities)
