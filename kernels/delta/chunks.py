@@ -1,7 +1,8 @@
-r"""Launches of the delta family: r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q, forward and backward on a GPU."""
+r"""Launches of the delta family, forward and backward: r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,85 +11,45 @@ from torch import Tensor
 
 from dsf.kernels.contract import Program, Tile
 from dsf.kernels.limits import nearest
-from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
 from .contract import NAMES, PROGRAMS, tile_for
 from .gates import gathered
+from .quantities import Quantities
 
 
-@dataclass(frozen=True, eq=False)
-class Quantities:
-    """Checked tensors of one call, contiguous.
+def program_of(x: Quantities, name: str) -> tuple[Program, Tile]:
+    """A program and its tile on this device; the H100's where there is none (interpreted)."""
+    program = PROGRAMS[NAMES.index(name) + (len(NAMES) if x.keyed else 0)]
+    architecture = 90
+    if x.v.is_cuda:
+        architecture = nearest(torch.cuda.get_device_capability(x.v.device))
+    dtype = str(x.v.dtype).removeprefix("torch.")
+    return program, tile_for(program, dtype, x.q.shape[-1], architecture, x.v.shape[-1])
 
-    q (B, T, Hq, K); k (B, T n, Hk, K), b (B, T n, Hb, K) and v (B, T n, Hv, V) with n rows per token; β
-    (B, T n, H), g (B, T, H) or (B, T, H, K) and a state (N, H, K, V) in float32. Rows act one by one, each
-    erase after its token's gate; or `together`, where all see the state before the token.
-    """
 
-    q: Tensor
-    k: Tensor
-    b: Tensor
-    v: Tensor
-    beta: Tensor
-    g: Tensor
-    state: Tensor
-    scale: float
-    together: bool
-    packing: Packing
-
-    @classmethod
-    def of(cls, q, k, b, v, beta, g, state, scale, together, starts) -> Quantities:  # noqa: ANN001
-        """From an operator's inputs."""
-        data = (x.contiguous() for x in (q, k, b, v))
-        single = (x.float().contiguous() for x in (beta, g, state))
-        return cls(*data, *single, scale, together, Packing.of(q, starts))
-
-    @property
-    def heads(self) -> int:
-        return self.beta.shape[2]
-
-    @property
-    def rows(self) -> int:
-        """n, the rows of a token."""
-        return self.k.shape[1] // self.q.shape[1] if self.q.shape[1] else 1
-
-    @property
-    def keyed(self) -> bool:
-        return self.g.ndim == 4
-
-    def program(self, name: str) -> tuple[Program, Tile]:
-        """A program and its tile on this device; the H100's where there is none (interpreted)."""
-        program = PROGRAMS[NAMES.index(name) + (len(NAMES) if self.keyed else 0)]
-        architecture = 90
-        if self.v.is_cuda:
-            architecture = nearest(torch.cuda.get_device_capability(self.v.device))
-        dtype = str(self.v.dtype).removeprefix("torch.")
-        sizes = self.q.shape[-1], architecture, self.v.shape[-1]
-        return program, tile_for(program, dtype, *sizes)
-
-    def launch(self, name: str, grid: tuple[int, int], given: dict[str, Any]) -> None:
-        """Run a program with what it asks for of these quantities and of what is given besides."""
-        if 0 in grid:
-            return
-        program, tile = self.program(name)
-        function = resolve(program.function)
-        known = {
-            "starts": self.packing.starts,
-            "length": self.packing.length,
-            "heads": self.heads,
-            "N": self.rows,
-            "KEYED": self.keyed,
-            "TOGETHER": self.together,
-            "PACKED": self.packing.starts is not None,
-            "scale": self.scale,
-            **{f"{x}_heads": getattr(self, x).shape[2] for x in "qkbv"},
-            **{x: getattr(self, x) for x in ("q", "k", "b", "v", "beta", "g", "state")},
-            **tile.constants,
-            **given,
-        }
-        asked = {x: known[x] for x in function.arg_names}
-        function[grid](**asked, num_warps=tile.warps, num_stages=tile.stages)
+def launch(x: Quantities, name: str, grid: tuple[int, int], given: Mapping[str, Any]) -> None:
+    """Run a program with what it asks for of these quantities and of what is given besides."""
+    if 0 in grid:
+        return
+    program, tile = program_of(x, name)
+    function = resolve(program.function)
+    known = {
+        "starts": x.packing.starts,
+        "length": x.packing.length,
+        "heads": x.heads,
+        "N": x.rows,
+        "KEYED": x.keyed,
+        "TOGETHER": x.together,
+        "PACKED": x.packing.starts is not None,
+        "scale": x.scale,
+        **{f"{stream}_heads": getattr(x, stream).shape[2] for stream in "qkbv"},
+        **{each: getattr(x, each) for each in ("q", "k", "b", "v", "beta", "g", "state")},
+        **tile.constants,
+        **given,
+    }
+    asked = {each: known[each] for each in function.arg_names}
+    function[grid](**asked, num_warps=tile.warps, num_stages=tile.stages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +64,7 @@ class Solved:
 
 def _solved(x: Quantities, upcast: bool) -> Solved:
     """(I + L)⁻¹ and P of every chunk. A packed sequence's chunks have slots from ⌊start / tokens⌋ + its number."""
-    tile = x.program("prepare")[1]
+    tile = program_of(x, "prepare")[1]
     chunk = int(tile.constants["C"])
     each = chunk // x.rows
     starts, owners = x.packing.starts, None
@@ -129,7 +90,7 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
         for name, like in (("near_q", x.q), ("near_b", x.b), ("near_k", x.k)):
             near[name] = new(*like.shape[:2], x.heads, keys, dtype=dtype)
         near["whole"] = new(slots, x.heads, keys, dtype=torch.float32)
-    x.launch("prepare", (slots, x.heads), given | near | {"owners": owners})
+    launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
     if x.keyed:
         changed = {"q": near["near_q"], "b": near["near_b"], "k": near["near_k"]}
         x = replace(x, g=near["whole"][None], **changed)
@@ -138,7 +99,7 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
 
 def _tiles(x: Quantities, name: str, axis: str) -> int:
     """How many tiles a program makes of the keys ("KT") or of the values ("VT")."""
-    return int(x.program(name)[1].constants[axis])
+    return int(program_of(x, name)[1].constants[axis])
 
 
 def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
@@ -148,7 +109,7 @@ def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
     o = x.v.new_empty(*x.q.shape[:2], x.heads, x.v.shape[-1])
     own = {"before": before, "rests": rests, "o": o, "owners": solved.owners}
     grid = (solved.slots, x.heads * _tiles(x, "outputs", "VT"))
-    solved.x.launch("outputs", grid, solved.given | own)
+    launch(solved.x, "outputs", grid, solved.given | own)
     return o, final
 
 
@@ -160,11 +121,14 @@ def residuals(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
 def _kept(solved: Solved) -> tuple[Tensor, Tensor, Tensor]:
     """The states before each chunk, r of every row, and the final states."""
     x = solved.x
-    rests, final = x.state.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1]), torch.empty_like(x.state)
+    rests, final = (
+        x.state.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1]),
+        torch.empty_like(x.state),
+    )
     before = rests.new_empty(solved.slots, *x.state.shape[1:], dtype=solved.given["reads"].dtype)
     own = {"kept": before, "rests": rests, "final": final}
     grid = (x.packing.sequences * x.heads, _tiles(x, "walk", "VT"))
-    x.launch("walk", grid, solved.given | own)
+    launch(x, "walk", grid, solved.given | own)
     return before, rests, final
 
 
@@ -179,11 +143,11 @@ def backward(
     after, dv, dstate = (torch.empty_like(each) for each in (before, rests, x.state))
     walks = x.packing.sequences * x.heads
     own = {"kept": after, "do": do, "dfinal": dfinal, "dv": dv, "dstate": dstate}
-    solved.x.launch("walk_back", (walks, _tiles(x, "walk_back", "VT")), solved.given | own)
+    launch(solved.x, "walk_back", (walks, _tiles(x, "walk_back", "VT")), solved.given | own)
     dq, dk, db = new(*x.q.shape[:2], x.heads, keys), new(*lead, keys), new(*lead, keys)
     found = {"before": before, "after": after, "rests": rests, "dv": dv, "do": do}
     found |= {"dq": dq, "dk": dk, "db": db, "owners": solved.owners, "UPCAST": upcast}
     tiles = _tiles(x, "gradients", "KT")
-    x.launch("gradients", (solved.slots, x.heads * tiles), found)
+    launch(x, "gradients", (solved.slots, x.heads * tiles), found)
     last = dfinal.double() * final.double()
     return *gathered(x, dq, dk, db, dv, last), dstate

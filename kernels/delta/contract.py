@@ -36,7 +36,9 @@ _FILES = {"walk_back": "walk"}
 def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
     """The programs for a gate per head or per key, with rows per token that act one by one or together."""
     flags = {"N": rows, "KEYED": keyed, "TOGETHER": int(rows > 1), "PACKED": 1, "UPCAST": 0}
-    near = dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
+    near = (
+        dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
+    )
     return tuple(
         Program(
             f"{CODE}.delta_{_FILES.get(name, name)}:{name}",
@@ -52,16 +54,28 @@ def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
 # One row per token with a gate per head, and two that act together with a gate per key.
 PROGRAMS = (*_programs(0, 1), *_programs(1, 2))
 
-# (keys, values, warps) of each program at a chunk of so many rows, by architecture and the tile of all keys.
-_TILES: dict[int, dict[int, tuple[int, tuple[tuple[int, int, int], ...]]]] = {}
+# (keys, values, warps) of each program: the largest without a spill, with a gate per head and per key.
+_NARROW = (
+    ((64, 16, 4), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 4)),
+    ((16, 16, 4), (128, 32, 8), (64, 64, 4), (64, 32, 4), (16, 32, 4)),
+)
+_WIDE = (
+    ((32, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (32, 32, 4)),
+    ((16, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (16, 16, 4)),
+)
+# Where these do not fit: by (architecture, wide, gate per key, more than 128 keys, program).
+_OTHERWISE: dict[tuple[int, bool, bool, bool, str], tuple[int, int, int]] = {}
 
 
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
-    values, place = keys if values is None else values, NAMES.index(program.name)
-    chunk, of_keys, of_values, warps = 32, 64, 32, 4
+    values, wide = keys if values is None else values, dtype == "float32"
+    keyed, chunk = bool(program.flags["KEYED"]), 16 if wide else 32
+    usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(program.name)]
+    case = (architecture, wide, keyed, keys > 128, program.name)
+    of_keys, of_values, warps = _OTHERWISE.get(case, usual)
     of_keys, of_values = min(power(keys), of_keys), min(power(values), of_values)
     constants = {
         "K": keys,

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from dsf.kernels.shapes import Packing, repeated, shared
+from dsf.kernels.shapes import repeated, shared
 
-
-class Given(Protocol):
-    """The tensors of one call, as `chunks.Quantities` holds them."""
-
-    q: Tensor
-    k: Tensor
-    b: Tensor
-    v: Tensor
-    beta: Tensor
-    g: Tensor
-    together: bool
-    packing: Packing
+from .quantities import Quantities
 
 
 def gathered(
-    x: Given, dq: Tensor, dk: Tensor, db: Tensor, dv: Tensor, last: Tensor
+    x: Quantities, dq: Tensor, dk: Tensor, db: Tensor, dv: Tensor, last: Tensor
 ) -> tuple[Tensor, ...]:
     r"""Gradients of q, k, b, v, β and g from those per head; `dk` is that of β k, `last` is dh_T ∘ h_T (N, H, K, V).
 
@@ -42,7 +29,7 @@ def gathered(
     )
 
 
-def _of_gates(x: Given, dq: Tensor, dk: Tensor, db: Tensor, last: Tensor) -> Tensor:
+def _of_gates(x: Quantities, dq: Tensor, dk: Tensor, db: Tensor, last: Tensor) -> Tensor:
     r"""dg_t = Σ_{s ≥ t} (q_s dq_s - k_s dk_s) + Σ b_s db_s + dh_T h_T per key, summed over keys where gates are.
 
     Every path through t from a write before to a read after passes the gate. Erases count from s ≥ t, or, where they

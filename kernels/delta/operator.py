@@ -10,7 +10,8 @@ from dsf.kernels.library import Pair, Signature, by_autograd, define, require_ru
 from dsf.kernels.shapes import Packing, repeated
 
 from . import chunks, reference
-from .rows import accumulator, checked, in_rows, rows_for
+from .quantities import Quantities
+from .rows import checked, in_rows, rows_for
 
 
 def delta_rule(
@@ -134,11 +135,11 @@ def dplr_rule(
 
 
 def _forward(*inputs):
-    return chunks.forward(chunks.Quantities.of(*inputs))
+    return chunks.forward(Quantities.of(*inputs))
 
 
 def _backward(do, dfinal, final, *inputs):
-    return chunks.backward(chunks.Quantities.of(*inputs), do, dfinal, final)
+    return chunks.backward(Quantities.of(*inputs), do, dfinal, final)
 
 
 def _shapes(q, k, b, v, beta, g, state, scale, together, starts):

@@ -65,7 +65,10 @@ def beside(now, offsets, half, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def widened(reads, erases, writes, now, offsets, half, N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def widened(
+    reads, erases, writes, now, offsets, half,
+    N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Rows that met the edges of their halves, now those of their blocks: reads and erases the start, writes the end.
 
     Erases that act together do not see the gate of their own token.

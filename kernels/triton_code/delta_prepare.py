@@ -52,7 +52,10 @@ def put_table(pointer, value, slot, heads, head, offsets, C: tl.constexpr):
 
 
 @triton.jit
-def fading(g, first, rows, offsets, tokens, heads, head, C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr):  # fmt: skip
+def fading(
+    g, first, rows, offsets, tokens, heads, head,
+    C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
     """D_ij of reads and of erases for a gate per head, zero where they see no write: C × C."""
     now = column(g, first, faded_before(rows, tokens, N), tokens, heads, head)
     beside = tl.zeros((C, C), tl.float32)
@@ -74,9 +77,7 @@ def inverse_of(L, offsets, C: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.
     T = tl.where(same, 1.0, 0.0) - tl.where(pairs(offsets, 1), L, 0.0)
     for level in range(1, LEVELS):
         corner = tl.where(pairs(offsets, 1 << level), L, 0.0)
-        T -= tl.dot(
-            tl.dot(T, corner, input_precision=PRECISION), T, input_precision=PRECISION
-        )
+        T -= tl.dot(tl.dot(T, corner, input_precision=PRECISION), T, input_precision=PRECISION)
     return T
 
 

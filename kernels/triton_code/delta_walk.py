@@ -1,4 +1,4 @@
-r"""The walks over the chunks of the delta rule: one program per sequence, head and tile of values, the state in registers.
+r"""The walks over chunks of the delta rule: one program per sequence, head and tile of values, the state in registers.
 
 R = (I + L)⁻¹ (V - B S), U = β R, S' = D S + Kᵀ U, with B and K as they meet the state before or after the chunk.
 Backwards, with Z the gradient of the state after the chunk: dR = (I + L)⁻ᵀ β (K Z + s Pᵀ dY),
@@ -14,7 +14,10 @@ from .memory import column, matrix, place, put, put_matrix, tile
 
 
 @triton.jit
-def head_gates(g, first, rows, offsets, tokens, heads, head, C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr):  # fmt: skip
+def head_gates(
+    g, first, rows, offsets, tokens, heads, head,
+    C: tl.constexpr, N: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
     """For a gate per head: decays from the chunk's start to reads and erases, from writes to its end, and of it all."""
     now = column(g, first, faded_before(rows, tokens, N), tokens, heads, head)
     late = column(g, first, faded_after(rows, offsets, tokens, C, N), tokens, heads, head)
@@ -39,7 +42,10 @@ def state_of(pointer, index, values, K: tl.constexpr, V: tl.constexpr, BK: tl.co
 
 
 @triton.jit
-def put_state(pointer, tiles, index, values, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr):  # fmt: skip
+def put_state(
+    pointer, tiles, index, values,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr,
+):  # fmt: skip
     """Store a state from its tiles of keys."""
     for part in tl.static_range(KT):
         put_matrix(pointer, tiles[part], index, part * BK + tl.arange(0, BK), values, K, V)

@@ -1,4 +1,4 @@
-"""The programs of the delta family, interpreted: against sixty digits at small size, the float64 recurrence at larger."""
+"""The programs of the delta family, interpreted: against sixty digits, and the float64 recurrence at larger size."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dsf.forms.base import Sizes
 from dsf.forms.bounds import error_bound
 from dsf.kernels.delta import chunks
 from dsf.kernels.delta.form import Delta
+from dsf.kernels.delta.quantities import Quantities
 from dsf.kernels.shapes import repeated
 from dsf.kernels.triton_code import delta_gates, delta_gradients, delta_prepare, delta_walk
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
@@ -82,7 +83,11 @@ ROWS = (
 )  # fmt: skip
 
 CHUNK = 32
-NAMES = ("outputs", "final states", *(f"gradient of {x}" for x in ("q", "k", "b", "v", "β", "g", "h")))
+NAMES = (
+    "outputs",
+    "final states",
+    *(f"gradient of {x}" for x in ("q", "k", "b", "v", "β", "g", "h")),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +100,11 @@ class Case:
     dfinal: Tensor
 
     @property
-    def quantities(self) -> chunks.Quantities:
+    def quantities(self) -> Quantities:
         row, starts = self.row, None
         if row.starts is not None:
             starts = torch.tensor(row.starts)
-        return chunks.Quantities.of(*self.leaves, row.scale, row.together, starts)
+        return Quantities.of(*self.leaves, row.scale, row.together, starts)
 
 
 def drawn(row: Row) -> Case:
@@ -319,13 +324,13 @@ def test_forward_and_backward_are_adjoint(row: Row) -> None:
 def law_of_residuals(row: Row) -> float:
     """(I + L) R - (V - B S) of each chunk is no larger than substitution leaves: γ (|I + L| |R| + |V| + |B| |S|).
 
-    The bound of substitution is that of Higham, Accuracy and Stability, theorem 8.5; it does not grow with the condition of I + L.
+    The bound of substitution (Higham 2002, theorem 8.5) does not grow with the condition of I + L.
     """
     case = drawn(row)
     before, rests = chunks.residuals(case.quantities)
     k, v, beta = (x[0].double() for x in (*case.leaves[1::2][:2], case.leaves[4]))
     k, v, beta = k[:, 0], v[:, 0], beta[:, 0]
-    worst, size = 0.0, int(case.quantities.program("walk")[1].constants["C"])
+    worst, size = 0.0, int(chunks.program_of(case.quantities, "walk")[1].constants["C"])
     for slot, at in enumerate(range(0, row.length, size)):
         K, V, R = (x[at : at + size] for x in (k, v, rests[0, :, 0].double()))
         S = before[slot, 0].double()
