@@ -16,6 +16,9 @@ from .cases import CASES
 from .jobs import Job, Settings, plan, present, to_compile
 from .journal import BadUsage, Journal
 
+CHECKS = 0.55
+"""The part of a session after which no check is begun before everything is timed."""
+
 
 def chosen(only: Iterable[str]) -> list[Case]:
     """The cases whose name contains one of these words, all without any; raises `BadUsage` for a word in none."""
@@ -36,23 +39,28 @@ def run(
     journal = Journal(path, machine.identity(settings.device, settings.quick))
     session = _Session(journal, jobs, [case.name for case in absent], settings, list(only))
     left = [job for job in jobs if job.key not in journal.rows]
-    started, before = time.monotonic(), journal.seconds
-
-    def ended() -> bool:
-        journal.seconds = before + time.monotonic() - started
-        return time.monotonic() - started > budget_s
-
     shared = [job for job in left if not job.alone]
     timed = [job for job in left if job.alone]
+    started, before = time.monotonic(), journal.seconds
+
+    def left_s(share: float = 1.0) -> float:
+        spent = time.monotonic() - started
+        journal.seconds = before + spent
+        return share * budget_s - spent
+
     if count == 0:
-        workers.here([*shared, *timed], settings, session.report, ended)
+        workers.here([*shared, *timed], settings, session.report, left_s)
     else:
         many = count or (1 if settings.dry else min(8, os.cpu_count() or 1))
-        workers.together(shared, settings, many, session.report, ended)
-        if not settings.dry and timed:
-            workers.together(to_compile(timed), settings, many, _compiled, ended)
-        workers.alone(timed, settings, session.report, ended)
-    ended()
+        # Checks come first, but must not leave a session without a time.
+        part = CHECKS if timed and not settings.dry else 1.0
+        workers.together(shared, settings, many, session.report, lambda: left_s(part))
+        if not settings.dry:
+            workers.together(to_compile(timed), settings, many, _compiled, left_s)
+        workers.alone(timed, settings, session.report, left_s)
+        rest = [job for job in shared if job.key not in journal.rows]
+        workers.together(rest, settings, many, session.report, left_s)
+    left_s()
     return session.finish()
 
 

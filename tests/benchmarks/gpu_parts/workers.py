@@ -22,7 +22,11 @@ from .jobs import Job, Settings, copied, perform
 ENTRY = Path(__file__).resolve().parents[1] / "gpu.py"
 START_S = 120.0  # importing torch and making a context on a machine that is cold
 
+GRACE_S = 25.0
+
 Report = Callable[[Job, dict[str, Any]], None]
+Left = Callable[[], float]
+"""Seconds in which jobs may still be begun."""
 
 
 class Worker:
@@ -123,9 +127,9 @@ def serve(settings: Settings) -> None:
 
 
 def together(
-    jobs: Iterable[Job], settings: Settings, count: int, report: Report, ended: Callable[[], bool]
+    jobs: Iterable[Job], settings: Settings, count: int, report: Report, left_s: Left
 ) -> None:
-    """Jobs that may share the device, on several workers; none is begun once it has `ended`."""
+    """Jobs that may share the device, on several workers."""
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)
@@ -134,12 +138,12 @@ def together(
     def work() -> None:
         worker = Worker(settings)
         try:
-            while not ended():
+            while left_s() > 0:
                 try:
                     job = waiting.get_nowait()
                 except queue.Empty:
                     return
-                found = worker.ask({"job": job.to_json()}, job.limit_s)
+                found = worker.ask({"job": job.to_json()}, _limit(job, left_s))
                 with lock:
                     report(job, found)
         finally:
@@ -152,31 +156,33 @@ def together(
         thread.join()
 
 
-def alone(
-    jobs: Iterable[Job], settings: Settings, report: Report, ended: Callable[[], bool]
-) -> None:
+def _limit(job: Job, left_s: Left) -> float:
+    """A job that is begun may end a little later than the others."""
+    return min(job.limit_s, max(left_s(), 0.0) + GRACE_S)
+
+
+def alone(jobs: Iterable[Job], settings: Settings, report: Report, left_s: Left) -> None:
     """Jobs that are timed, one after the other, beside the bandwidth of a copy that is measured first."""
     worker, bandwidth = Worker(settings), None
     try:
         for job in jobs:
-            if ended():
+            if left_s() <= 0:
                 return
             if bandwidth is None:
                 found = worker.ask({}, 60)
                 if (bandwidth := found.get("tb_s")) is None:
                     return report(job, found)
-            report(job, worker.ask({"job": job.to_json(), "copy_tb_s": bandwidth}, job.limit_s))
+            question = {"job": job.to_json(), "copy_tb_s": bandwidth}
+            report(job, worker.ask(question, _limit(job, left_s)))
     finally:
         worker.end()
 
 
-def here(
-    jobs: Iterable[Job], settings: Settings, report: Report, ended: Callable[[], bool]
-) -> None:
+def here(jobs: Iterable[Job], settings: Settings, report: Report, left_s: Left) -> None:
     """The same in this process, to look into a failure."""
     bandwidth = None
     for job in jobs:
-        if ended():
+        if left_s() <= 0:
             return
         if job.alone and bandwidth is None:
             bandwidth = copied(settings)["tb_s"]
