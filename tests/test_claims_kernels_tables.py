@@ -26,7 +26,6 @@ def evidence_of(claim: Claim, seed: int = 0) -> dict:
 
 
 def test_the_neighborhood_tables_are_those_of_brute_force() -> None:
-    pytest.importorskip("dsf.sim.boxes")
     claim = neighborhoods.VISITED_TILES
     record = certify(claim, seed=3, budget=Budget.SMOKE).to_json()
     found = verify(record, claims={claim.id: claim})

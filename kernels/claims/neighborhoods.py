@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from dsf.certificate import Budget, Claim, Evidence, Hypothesis, Level, Status, Task, Verdict
-from dsf.registry import resolve
 from dsf.sim.claims.definition import axis_mask
 from dsf.verify.judges import under
 
@@ -36,8 +35,7 @@ def _draw(task: Task) -> Evidence:
 def _tables(axes: np.ndarray, *, strided: bool = True) -> dict[str, Any]:
     """Boxes of query tiles and of KV tiles, and the simulator's count of visited pairs of tiles, axis by axis."""
     from dsf.sim import Pattern, Tiling, count
-
-    query_boxes, key_boxes = (resolve(f"dsf.sim.boxes:{n}") for n in ("query_boxes", "key_boxes"))
+    from dsf.sim.boxes import key_boxes, query_boxes
 
     of_queries, of_keys, visited = [], [], []
     for length, window, stride, causal, q, kv in axes.tolist():
@@ -152,5 +150,4 @@ VISITED_TILES = Claim(
     witness=_with_tables(strided=True),
     control=_with_tables(strided=False),
     judge=_judge,
-    requires=("dsf.sim.boxes",),
 )
