@@ -8,7 +8,7 @@ from attention_oracle import Problem, truth
 from gna import brute
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, Refused
 from dsf.kernels import flash_attention, neighborhood_attention
 from dsf.numerics import require_within
 from dsf.sim import Pattern, Tiling
@@ -94,6 +94,21 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
         )
         assert outputs.shape == (2, 99, 4, 2) and row.shape == (0,)
         assert outputs.device.type == row.device.type == "cuda"
+
+
+def test_what_no_program_can_run_is_refused() -> None:
+    """On CUDA tensors, with what to do instead; on the CPU both run."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    pytest.importorskip("triton")
+    with FakeTensorMode():
+        wide = torch.empty(1, 4, 1, 300, device="cuda")
+        with pytest.raises(Refused, match="a tile holds 256"):
+            flash_attention(wide, wide, wide)
+        many = torch.empty(1, *PATTERNS[7].layout, 1, 16, device="cuda")
+        with pytest.raises(Refused, match="4 axes; programs walk three"):
+            neighborhood_attention(many, many, many, PATTERNS[7])
+    assert flash_attention(*[torch.zeros(1, 4, 1, 300)] * 3).shape == (1, 4, 1, 300)
 
 
 def called(pattern: Pattern = PATTERNS[3], **how) -> Tensor:
