@@ -232,11 +232,15 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
 
 COMPILED = """
 import torch
-from dsf.kernels import flash_attention
-sizes = [(2, 9, 4, 3), (2, 9, 2, 3), (2, 9, 2, 2)]
+from dsf.kernels import flash_attention, neighborhood_attention
+from dsf.sim import Pattern
+sizes = [(2, 4, 4, 4, 3), (2, 4, 4, 2, 3), (2, 4, 4, 2, 2)]
 leaves = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+pattern = Pattern((4, 4), (2, 3), causal=(True, False))
 def total(*each):
-    return flash_attention(*each, window=4, weight="sigmoid", bias=-1.0).square().sum()
+    near = neighborhood_attention(*each, pattern)
+    flat = [x.flatten(1, 2) for x in each]
+    return near.square().sum() + flash_attention(*flat, window=4, weight="sigmoid", bias=-1.0).sum()
 run = torch.compile(total, fullgraph=True, backend="aot_eager")
 pairs = zip(*(torch.autograd.grad(f(*leaves), leaves) for f in (run, total)))
 print(all(torch.equal(one, other) for one, other in pairs))
