@@ -131,6 +131,21 @@ def test_packed_sequences_are_each_alone() -> None:
             require_within(found[:, first:after], alone, 2 * limit.of_outputs, "a sequence")
 
 
+@pytest.mark.parametrize("window", [None, 4])
+def test_packed_decoding_is_each_alone(window: int | None) -> None:
+    """Sequences with more keys than queries, one without a query, one without a key."""
+    q, k, v = drawn(9, 31, batch=1)
+    queries, keys = (0, 2, 2, 5, 9), (0, 7, 20, 20, 31)
+    found = flash_attention(q, k, v, window=window, **packs(queries, keys))
+    for n in range(4):
+        rows, columns = slice(*queries[n : n + 2]), slice(*keys[n : n + 2])
+        part = q[:, rows], k[:, columns], v[:, columns]
+        alone = flash_attention(*part, window=window)
+        seen = band(rows.stop - rows.start, columns.stop - columns.start, True, window)
+        limit = truth(Problem(*part, torch.zeros_like(alone), seen, scale=3**-0.5))
+        require_within(found[:, rows], alone, 2 * limit.of_outputs, "a sequence")
+
+
 def test_whole_is_step_by_step() -> None:
     """Queries are the last of the keys, so decoding token by token gives the rows of the whole."""
     q, k, v = drawn(12, 12)
@@ -193,13 +208,13 @@ def test_extreme_scores_stay_finite() -> None:
 def test_operators_are_what_torch_asks_for() -> None:
     q, k, v = (x.requires_grad_() for x in drawn(5, 7))
     for how in (("softmax", True), ("sigmoid", False)):
-        given = (q, k, v, *how, 0.5, 0.0, True, None, None)
+        given = (q, k, v, *how, 0.5, 0.0, True, None, None, None)
         torch.library.opcheck(torch.ops.dsf.flash_attention.default, given)
     with torch.no_grad():
         outputs, row = torch.ops.dsf.flash_attention(
-            q, k, v, "softmax", True, 0.5, 0.0, True, None, None
+            q, k, v, "softmax", True, 0.5, 0.0, True, None, None, None
         )
-        given = (outputs, outputs, row, q, k, v, "softmax", True, 0.5, 0.0, True, None, None)
+        given = (outputs, outputs, row, q, k, v, "softmax", True, 0.5, 0.0, True, None, None, None)
         torch.library.opcheck(torch.ops.dsf.flash_attention_backward.default, given)
 
 
@@ -209,7 +224,7 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
     with FakeTensorMode():
         q, k, v = (torch.empty(x.shape, device="cuda", dtype=torch.bfloat16) for x in drawn(5, 7))
         outputs, row = torch.ops.dsf.flash_attention(
-            q, k, v, "softmax", True, 1.0, 0.0, True, None, None
+            q, k, v, "softmax", True, 1.0, 0.0, True, None, None, None
         )
         assert outputs.shape == (2, 5, 4, 2) and outputs.dtype == torch.bfloat16
         assert row.shape == (2, 5, 4) and row.dtype == torch.float32 and row.device.type == "cuda"
@@ -217,11 +232,15 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
 
 COMPILED = """
 import torch
-from dsf.kernels import flash_attention
-sizes = [(2, 9, 4, 3), (2, 9, 2, 3), (2, 9, 2, 2)]
+from dsf.kernels import flash_attention, neighborhood_attention
+from dsf.sim import Pattern
+sizes = [(2, 4, 4, 4, 3), (2, 4, 4, 2, 3), (2, 4, 4, 2, 2)]
 leaves = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+pattern = Pattern((4, 4), (2, 3), causal=(True, False))
 def total(*each):
-    return flash_attention(*each, window=4, weight="sigmoid", bias=-1.0).square().sum()
+    near = neighborhood_attention(*each, pattern)
+    flat = [x.flatten(1, 2) for x in each]
+    return near.square().sum() + flash_attention(*flat, window=4, weight="sigmoid", bias=-1.0).sum()
 run = torch.compile(total, fullgraph=True, backend="aot_eager")
 pairs = zip(*(torch.autograd.grad(f(*leaves), leaves) for f in (run, total)))
 print(all(torch.equal(one, other) for one, other in pairs))
@@ -242,6 +261,10 @@ def wrong(place: int, *shape: int, dtype: torch.dtype = torch.float64) -> list[T
     return given
 
 
+def packs(queries: tuple[int, ...], keys: tuple[int, ...]) -> dict[str, Tensor]:
+    return {"starts": torch.tensor(queries), "key_starts": torch.tensor(keys)}
+
+
 BAD = {
     "axes": (lambda: flash_attention(*wrong(0, 2, 5, 3)), r"`q` must be \(B, T, heads, channels\)"),
     "type": (lambda: flash_attention(*wrong(0, 2, 5, 4, 3, dtype=torch.float32)), "of one type"),
@@ -253,7 +276,16 @@ BAD = {
     "weight": (lambda: flash_attention(*drawn(5, 7), weight="relu"), "one of softmax, sigmoid, softplus"),
     "bias": (lambda: flash_attention(*drawn(5, 7), bias=1.0), "leave it out"),
     "packed": (
-        lambda: flash_attention(*drawn(5, 7, batch=1), starts=torch.tensor([0, 5])), "as many keys as queries",
+        lambda: flash_attention(*drawn(5, 7, batch=1), starts=torch.tensor([0, 5])), "give `key_starts` too",
+    ),
+    "keys that are too few": (
+        lambda: flash_attention(*drawn(5, 7, batch=1), **packs((0, 5), (0, 6))), "`key_starts`: `starts` goes from 0",
+    ),
+    "sequences": (
+        lambda: flash_attention(*drawn(5, 7, batch=1), **packs((0, 5), (0, 3, 7))), "packs 1 sequences, `key_starts` 2",
+    ),
+    "no starts": (
+        lambda: flash_attention(*drawn(5, 7), key_starts=torch.tensor([0, 7])), "which was not given",
     ),
     "starts": (lambda: flash_attention(*drawn(5, 5), starts=torch.tensor([0, 5])), "one row of tokens"),
 }  # fmt: skip

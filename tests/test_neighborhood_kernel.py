@@ -8,10 +8,11 @@ from attention_oracle import Problem, truth
 from gna import brute
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, Refused
 from dsf.kernels import flash_attention, neighborhood_attention
+from dsf.kernels.attention.geometry import of_pattern
 from dsf.numerics import require_within
-from dsf.sim import Pattern, Tiling
+from dsf.sim import Pattern, Tiling, count, count_backward
 from dsf.sim.pattern import show
 
 PATTERNS = (
@@ -54,6 +55,28 @@ def test_is_the_definition_with_its_gradients(pattern: Pattern, weight: str) -> 
         require_within(each.flatten(1, pattern.rank), other, bound, f"gradient of {name}")
 
 
+LARGE = (
+    (Pattern((30, 48, 80), (18, 24, 24), (16, 8, 8)), "4x8x8/2x8x8"),
+    (Pattern((16, 44, 80), (16, 32, 48), (1, 8, 1)), "8x4x8/4x4x8"),
+    (Pattern((256, 256), (80, 80), dilation=(1, 3), causal=(True, False)), "16x16/16x8"),
+)
+
+
+@pytest.mark.parametrize(("pattern", "tiles"), LARGE, ids=lambda x: str(x)[:24])
+def test_tables_of_published_sizes_hold_the_simulators_tiles(pattern: Pattern, tiles: str) -> None:
+    """Over axes the tiles of a box multiply, so the sums along each axis do."""
+    tiling, device = Tiling.parse(tiles), torch.device("cpu")
+    geometry = of_pattern(pattern)
+    expected = count(pattern, tiling).visited, count_backward(pattern, tiling).visited
+    for of_keys in (False, True):
+        walk = geometry.walk(tiling.q, tiling.kv, of_keys, device)
+        many, found = (walk.boxes[:, 1] - walk.boxes[:, 0]).tolist(), 1
+        for line, q, kv in zip(geometry.lines[::-1], tiling.q[::-1], tiling.kv[::-1], strict=True):
+            rows = line.step * line.tiles(line.keys, kv if of_keys else q)
+            found, many = found * sum(many[:rows]), many[rows:]
+        assert found == expected[of_keys] and many == [1] * (3 - pattern.rank)
+
+
 def test_gradients_by_differences() -> None:
     pattern = PATTERNS[4]
     leaves = [x[:1].requires_grad_() for x in drawn(pattern, heads=2)]
@@ -94,6 +117,21 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
         )
         assert outputs.shape == (2, 99, 4, 2) and row.shape == (0,)
         assert outputs.device.type == row.device.type == "cuda"
+
+
+def test_what_no_program_can_run_is_refused() -> None:
+    """On CUDA tensors, with what to do instead; on the CPU both run."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    pytest.importorskip("triton")
+    with FakeTensorMode():
+        wide = torch.empty(1, 4, 1, 300, device="cuda")
+        with pytest.raises(Refused, match="a tile holds 256"):
+            flash_attention(wide, wide, wide)
+        many = torch.empty(1, *PATTERNS[7].layout, 1, 16, device="cuda")
+        with pytest.raises(Refused, match="4 axes; programs walk three"):
+            neighborhood_attention(many, many, many, PATTERNS[7])
+    assert flash_attention(*[torch.zeros(1, 4, 1, 300)] * 3).shape == (1, 4, 1, 300)
 
 
 def called(pattern: Pattern = PATTERNS[3], **how) -> Tensor:

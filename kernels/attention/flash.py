@@ -167,11 +167,10 @@ class Attention:
         found = tile_for(self._programs[place], dtype, channels[0], architecture, channels[1])
         if (shapes := self.tiles[place]) is not None:
             return replace(found, constants={**found.constants, **_named(shapes)})
-        if place or self.geometry.rank > 1:
+        if place or self.geometry.rank > 1 or dtype == "float32" or self.q.shape[1] > 16:
             return found
         # A few queries, as in decoding, need no more rows than they have.
-        few = min(int(found.constants["QX"]), _power(self.q.shape[1]))
-        return replace(found, constants={**found.constants, "QX": few})
+        return replace(found, constants={**found.constants, "QX": 16})
 
     def launch(self, place: int, *pointers: Tensor | None) -> None:
         """Run a program over the tiles of queries (or of keys) of every head."""

@@ -153,18 +153,18 @@ def of_pattern(pattern: Pattern) -> Geometry:
 
 
 def of_band(
-    queries: int, keys: int, causal: bool, window: int | None, starts: tuple[int, ...] | None
+    queries: tuple[int, ...], keys: tuple[int, ...], causal: bool, window: int | None
 ) -> Geometry:
-    """Attention along one axis: queries are the last of the keys, of each packed sequence where there are any.
+    """Attention along one axis, over sequences of queries and of keys that begin and end at these places.
 
-    Query p sees key j with j <= p where it is causal, and |p - j| < window.
+    Queries are the last of their sequence's keys: query p sees key j with j <= p where it is causal, and
+    |p - j| < window.
     """
-    shift = keys - queries
-    low, high = [], []
-    for first, after in pairwise((0, queries) if starts is None else starts):
-        place, last = np.arange(first, after) + shift, after + shift
-        low.append(np.maximum(place - (last if window is None else window - 1), first))
-        reach = 1 if causal else last if window is None else window
-        high.append(np.clip(place + reach, low[-1], last))
-    start, end = (np.concatenate([*each, np.empty(0, np.int64)]) for each in (low, high))
-    return Geometry((Line(queries, keys, 1, ((start, end),)),))
+    low, high = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for (begin, stop), (first, after) in zip(pairwise(queries), pairwise(keys), strict=True):
+        place = np.arange(after - (stop - begin), after)
+        low.append(np.maximum(place - (after if window is None else window - 1), first))
+        reach = 1 if causal else after if window is None else window
+        high.append(np.clip(place + reach, low[-1], after))
+    intervals = np.concatenate(low), np.concatenate(high)
+    return Geometry((Line(queries[-1], keys[-1], 1, (intervals,)),))

@@ -31,6 +31,7 @@ def flash_attention(
     window: int | None = None,
     scale: float | None = None,
     starts: Tensor | None = None,
+    key_starts: Tensor | None = None,
 ) -> Tensor:
     r"""y_i = Σ_j w(s q_i·k_j + b) v_j over the keys that query i sees; differentiable in q, k and v.
 
@@ -39,7 +40,8 @@ def flash_attention(
     - `weight`: "softmax" is e^x divided by its sum over the row; "sigmoid" σ(x), "softplus" log(1 + e^x), with the
       `bias` b (the paper's is -log T), and divided by the sum of the row where `normalised`.
     - `causal`: later keys are not seen. `window`: only keys with |i - j| < window. `scale` s is 1/√K.
-    - `starts` (N + 1,) packs sequences into one row of tokens (B = 1, Tq = Tk): none sees another.
+    - `starts` (N + 1,) packs sequences into one row of tokens (B = 1): none sees another. Where they have more keys
+      than queries, as in decoding, `key_starts` (N + 1,) says where their keys begin.
 
     A query that sees no key gives exactly 0, and weights below float32's range count as 0. Softplus with log-length
     scaling (LSSA) is "softplus", `normalised`, with the scale of row i multiplied into q_i. Returns y (B, Tq, H, V) in
@@ -60,15 +62,11 @@ def flash_attention(
     check_heads(q, k, v)
     if window is not None and window < 1:
         raise InvalidInput(f"`window` must be at least 1, the query's own key; got {window}")
-    if starts is not None and q.shape[1] != k.shape[1]:
-        raise InvalidInput(
-            f"packed sequences have as many keys as queries; got {k.shape[1]}, {q.shape[1]}"
-        )
-    packing = Packing.of(q, starts)
+    packed = _places(q, k, starts, key_starts)
     require_runnable(q)
     flash.require_fits(q, v)
     how = Weighing.of(q, weight, normalised, scale, bias).options
-    return _attention(q, k, v, *how, causal, window, packing.starts)[0]
+    return _attention(q, k, v, *how, causal, window, *packed)[0]
 
 
 def neighborhood_attention(
@@ -120,16 +118,39 @@ def neighborhood_attention(
     return _neighborhood(*flat, *how, *shape, *tiles)[0].unflatten(1, pattern.layout)
 
 
-@lru_cache(maxsize=16)
-def _band(
-    queries: int, keys: int, causal: bool, window: int | None, starts: tuple[int, ...] | None
-) -> Geometry:
-    return of_band(queries, keys, causal, window, starts)
+def _places(
+    q: Tensor, k: Tensor, starts: Tensor | None, key_starts: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Where packed sequences of queries and of keys begin, checked."""
+    if starts is None:
+        if key_starts is not None:
+            raise InvalidInput("`key_starts` goes with `starts`, which was not given")
+        return None, None
+    own = Packing.of(q, starts)
+    try:
+        theirs = Packing.of(k, starts if key_starts is None else key_starts)
+    except InvalidInput as error:
+        if key_starts is None:
+            raise InvalidInput(
+                f"{q.shape[1]} queries and {k.shape[1]} keys are packed: give `key_starts` too"
+            ) from None
+        raise InvalidInput(f"`key_starts`: {error}") from None
+    if theirs.sequences != own.sequences:
+        raise InvalidInput(
+            f"`starts` packs {own.sequences} sequences, `key_starts` {theirs.sequences}"
+        )
+    return own.starts, theirs.starts
 
 
-def _geometry_of_band(q, k, causal, window, starts):
-    packed = None if starts is None else tuple(starts.tolist())
-    return _band(q.shape[1], k.shape[1], causal, window, packed), (None, None, None)
+_band = lru_cache(maxsize=16)(of_band)
+
+
+def _geometry_of_band(q, k, causal, window, starts, key_starts):
+    if starts is None:
+        queries, keys = (0, q.shape[1]), (0, k.shape[1])
+    else:
+        queries, keys = tuple(starts.tolist()), tuple(key_starts.tolist())
+    return _band(queries, keys, causal, window), (None, None, None)
 
 
 @lru_cache(maxsize=16)
@@ -184,7 +205,9 @@ def _operator(
 
 
 _attention = _operator(
-    "flash_attention", ("bool causal", "int? window", "Tensor? starts"), _geometry_of_band
+    "flash_attention",
+    ("bool causal", "int? window", "Tensor? starts", "Tensor? key_starts"),
+    _geometry_of_band,
 )
 _neighborhood = _operator(
     "neighborhood_attention",

@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
 _HALF = {
     80: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32, 4, 2)),
-        128: (Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
+        128: (Sizes(64, 64), Sizes(64, 64, 8, 2), Sizes(64, 64)),
         256: (Sizes(64, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2)),
     },
     90: {

@@ -37,6 +37,7 @@ class Row:
     causal: bool = True
     window: int | None = None
     starts: tuple[int, ...] | None = None
+    key_starts: tuple[int, ...] | None = None
     size: float = 1.0
     bias: float = 0.0
     tile: tuple[int, int] | None = (32, 32)  # the table's own where there is none
@@ -47,7 +48,8 @@ ROWS = (
     Row("two in a batch", batch=2, queries=17, keys=17),
     Row("four heads share two keys", heads=(4, 2), queries=20, keys=20),
     Row("one query, many keys", queries=1, keys=70, heads=(2, 1)),
-    Row("the table's tiles", queries=3, keys=40, heads=(2, 1), tile=None),
+    Row("the table's tiles", queries=20, keys=40, tile=None),
+    Row("the table's tiles for few", queries=3, keys=70, heads=(2, 1), tile=None, dtype=torch.float16),
     Row("more queries than keys", queries=40, keys=9),
     Row("no query", queries=0, keys=5),
     Row("no key", queries=5, keys=0),
@@ -58,6 +60,7 @@ ROWS = (
     Row("window", window=7, queries=50, keys=70),
     Row("window ahead too", window=9, causal=False),
     Row("packed, one empty", starts=(0, 0, 20, 33), queries=33, keys=33),
+    Row("packed decoding", queries=9, keys=70, starts=(0, 2, 2, 5, 9), key_starts=(0, 7, 20, 20, 70)),
     Row("packed windows", starts=(0, 13, 40), window=5),
     Row("huge scores", size=30.0, queries=33, keys=33),
     Row("float16", dtype=torch.float16, queries=33, keys=33),
@@ -80,7 +83,8 @@ class Case:
     @property
     def attention(self) -> flash.Attention:
         row, p = self.row, self.problem
-        geometry = of_band(row.queries, row.keys, row.causal, row.window, row.starts)
+        packed = row.starts or (0, row.queries), row.key_starts or row.starts or (0, row.keys)
+        geometry = of_band(*packed, row.causal, row.window)
         how = Weighing(row.weight, p.divided, p.scale, row.bias)
         tiles = (None if row.tile is None else (row.tile[:1], row.tile[1:]),) * 3
         made = flash.Attention.of(p.q, p.k, p.v, geometry, how, tiles)
@@ -88,17 +92,16 @@ class Case:
 
 
 def seen_in(row: Row) -> Tensor:
-    """By the definition: places, sequences and windows of pairs."""
-    query = torch.arange(row.queries)[:, None] + row.keys - row.queries
-    ahead = torch.arange(row.keys) - query
-    seen = torch.ones_like(ahead, dtype=torch.bool)
-    if row.causal:
-        seen &= ahead <= 0
-    if row.window is not None:
-        seen &= ahead.abs() < row.window
-    if row.starts is not None:
-        owner = torch.bucketize(torch.arange(row.keys), torch.tensor(row.starts[1:]), right=True)
-        seen &= owner == owner[:, None]
+    """By the definition: of every sequence, its queries stand at the end of its keys."""
+    queries = row.starts or (0, row.queries)
+    keys = row.key_starts or row.starts or (0, row.keys)
+    seen = torch.zeros(row.queries, row.keys, dtype=torch.bool)
+    for n in range(len(queries) - 1):
+        for i in range(queries[n], queries[n + 1]):
+            place = keys[n + 1] - queries[n + 1] + i
+            for j in range(keys[n], keys[n + 1]):
+                near = row.window is None or abs(place - j) < row.window
+                seen[i, j] = near and (j <= place or not row.causal)
     return seen
 
 

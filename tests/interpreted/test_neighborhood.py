@@ -53,11 +53,11 @@ ROWS = (
     Row("1-D, dilation, even stride", (50,), (8,), (4,), (3,), (NO,), "16/16"),
     Row("1-D, blocks", (64,), (16,), (16,), (1,), (NO,), "16/16"),
     Row("1-D, all keys", (40,), (40,), (1,), (1,), (NO,), "16/32"),
-    Row("2-D, ragged", (9, 11), (3, 5), (1, 2), (1, 1), (NO, NO), "4x8/8x4"),
+    Row("2-D, ragged", (9, 11), (3, 5), (1, 2), (1, 1), (NO, NO), "8x8/4x8"),
     Row("2-D, a causal axis, dilation", (8, 9), (3, 4), (2, 1), (2, 1), (NO, YES), "4x4/4x8"),
     Row("2-D, blocks", (8, 8), (4, 4), (4, 4), (1, 1), (NO, NO), "4x4/4x4"),
     Row("2-D, sigmoid", (8, 10), (4, 5), (1, 3), (1, 2), (YES, NO), "4x8/4x8", "sigmoid"),
-    Row("3-D, stride, a causal axis", (4, 5, 8), (2, 4, 4), (1, 2, 3), (1, 1, 1), (YES, NO, NO), "2x4x4/2x4x8"),
+    Row("3-D, stride, a causal axis", (4, 5, 8), (2, 4, 4), (1, 2, 3), (1, 1, 1), (YES, NO, NO), "4x4x4/2x4x8"),
     Row("3-D, dilation", (5, 4, 6), (2, 3, 3), (1, 1, 2), (2, 1, 2), (NO, YES, NO), "4x4x4/2x4x4"),
     Row("3-D, blocks", (4, 4, 8), (2, 4, 4), (2, 4, 4), (1, 1, 1), (NO, NO, NO), "2x2x4/2x4x4"),
 )  # fmt: skip
