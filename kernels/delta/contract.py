@@ -86,6 +86,7 @@ def tile_for(
         "KT": -(-keys // of_keys),
         "VT": -(-values // of_values),
         "LEVELS": chunk.bit_length() - 1,
+        "HELD": int(not wide),
         "PRECISION": "tf32x3",
     }
     return Tile(constants, warps)
