@@ -104,7 +104,8 @@ class Case:
         row, starts = self.row, None
         if row.starts is not None:
             starts = torch.tensor(row.starts)
-        return Quantities.of(*self.leaves, row.scale, row.together, starts)
+        q, k, b, v, beta, g, state = self.leaves
+        return Quantities.of(q, k, b, v, beta, g, state, row.scale, row.together, starts)
 
 
 def drawn(row: Row) -> Case:
