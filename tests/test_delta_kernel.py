@@ -106,10 +106,9 @@ KINDS = ("no gate", "per head", "per key", "product")
 @pytest.mark.parametrize("length", [0, 1, 9, 70])
 def test_is_the_papers_step(kind: str, length: int) -> None:
     """Within the chunk form's bound in float32; without a gate it need not be given."""
-    exact = drawn(kind, length)
-    given = [x.float() for x in exact]
-    q, k, v, beta, g, state = exact = [x.double() for x in given]
-    expected, last = erase_and_write(*exact)
+    given = [x.float() for x in drawn(kind, length)]
+    q, k, v, beta, g, state = (x.double() for x in given)
+    expected, last = erase_and_write(q, k, v, beta, g, state)
     if kind == "no gate":
         given[4] = None  # type: ignore[call-overload]
     outputs, final = delta_rule(*given)
@@ -132,10 +131,11 @@ def test_is_the_papers_step(kind: str, length: int) -> None:
 def test_diagonal_plus_rank_one(keyed: bool, length: int) -> None:
     given = [x.float() for x in drawn_dplr(length, keyed)]
     exact = [x.double() for x in given]
-    expected, last = diagonal_plus_rank(*exact)
+    q, k, v, a, b, g, first = exact
+    expected, last = diagonal_plus_rank(q, k, v, a, b, g, first)
     outputs, final = dplr_rule(*given)
     q, k, v, a, b = (per_head(x) for x in exact[:5])
-    gate = Diagonal.from_log(exact[5]) if keyed else Scalar.from_log(exact[5])
+    gate = Diagonal.from_log(g) if keyed else Scalar.from_log(g)
     system = System(DPLR(gate, a[..., None], b[..., None]), OuterCoupling(k), OuterCoupling(q))
     system, state = system.map(Tensor.float), State(given[6])
     limits = error_bound(system, v.float(), state, form="chunkwise")
@@ -165,8 +165,8 @@ def test_packed_sequences_are_each_alone() -> None:
     states = normal(3, H, K, V)
     found, last = delta_rule(q, k, v, beta, g, states, starts=torch.tensor([0, 4, 4, 9]))
     for n, (start, stop) in enumerate(((0, 4), (4, 4), (4, 9))):
-        each = (x[:, start:stop] for x in (q, k, v, beta, g))
-        y, final = delta_rule(*each, states[n : n + 1])
+        one, key, value, strength, gate = (x[:, start:stop] for x in (q, k, v, beta, g))
+        y, final = delta_rule(one, key, value, strength, gate, states[n : n + 1])
         assert torch.equal(found[:, start:stop], y) and torch.equal(last[n : n + 1], final)
 
 

@@ -13,7 +13,7 @@ from dsf.kernels.contract import Program, Tile
 from dsf.kernels.limits import nearest
 from dsf.registry import resolve
 
-from .contract import NAMES, PROGRAMS, tile_for
+from .contract import NAMES, NEAR, PROGRAMS, tile_for
 from .gates import gathered
 from .quantities import Quantities
 
@@ -84,16 +84,15 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
         "reads": new(table, dtype=dtype),
         "UPCAST": upcast,
     }
-    near = dict.fromkeys(("near_q", "near_b", "near_k", "whole"))
+    near: dict[str, Tensor | None] = dict.fromkeys(NEAR)
     if x.keyed:
-        keys = x.q.shape[-1]
-        for name, like in (("near_q", x.q), ("near_b", x.b), ("near_k", x.k)):
-            near[name] = new(*like.shape[:2], x.heads, keys, dtype=dtype)
-        near["whole"] = new(slots, x.heads, keys, dtype=torch.float32)
-    launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
-    if x.keyed:
-        changed = {"q": near["near_q"], "b": near["near_b"], "k": near["near_k"]}
-        x = replace(x, g=near["whole"][None], **changed)
+        keys, whole = x.q.shape[-1], new(slots, x.heads, x.q.shape[-1], dtype=torch.float32)
+        q, b, k = (new(*y.shape[:2], x.heads, keys, dtype=dtype) for y in (x.q, x.b, x.k))
+        near = dict(zip(NEAR, (q, b, k, whole), strict=True))
+        launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
+        x = replace(x, q=q, b=b, k=k, g=whole[None])
+    else:
+        launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
     return Solved(x, given, slots, owners)
 
 

@@ -10,14 +10,14 @@ from dsf.kernels.contract import Kernel, Program, Tile
 
 CODE = "dsf.kernels.triton_code"
 NAMES = ("prepare", "walk", "outputs", "walk_back", "gradients")
-_NEAR = ("near_q", "near_b", "near_k", "whole")
-_KINDS = {
+NEAR = ("near_q", "near_b", "near_k", "whole")
+_KINDS: dict[str, str] = {
     **dict.fromkeys(("q", "k", "b", "v", "reads", "do", "o", "before", "after", "kept"), "data"),
     **dict.fromkeys(("g", "beta", "inverse", "rests", "dv", "dq", "dk", "db"), "fp32"),
     **dict.fromkeys(("state", "final", "dfinal", "dstate"), "fp32"),
     **dict.fromkeys(("starts", "owners"), "i64"),
 }
-_POINTERS = {
+_POINTERS: dict[str, tuple[str, ...]] = {
     "prepare": ("q", "k", "b", "g", "beta", "inverse", "reads", "starts", "owners"),
     "walk": ("k", "b", "v", "g", "beta", "inverse", "state", "final", "kept", "rests", "starts"),
     "outputs": ("q", "g", "beta", "reads", "before", "rests", "o", "starts", "owners"),
@@ -36,9 +36,9 @@ _FILES = {"walk_back": "walk"}
 def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
     """The programs for a gate per head or per key, with rows per token that act one by one or together."""
     flags = {"N": rows, "KEYED": keyed, "TOGETHER": int(rows > 1), "PACKED": 1, "UPCAST": 0}
-    near = (
-        dict.fromkeys(_NEAR, "data") | {"whole": "fp32"} if keyed else dict.fromkeys(_NEAR, "none")
-    )
+    near: dict[str, str] = {x: "data" if keyed else "none" for x in NEAR}
+    if keyed:
+        near["whole"] = "fp32"
     return tuple(
         Program(
             f"{CODE}.delta_{_FILES.get(name, name)}:{name}",
@@ -86,6 +86,7 @@ def tile_for(
         "KT": -(-keys // of_keys),
         "VT": -(-values // of_values),
         "LEVELS": chunk.bit_length() - 1,
+        "HELD": int(not wide),
         "PRECISION": "tf32x3",
     }
     return Tile(constants, warps)

@@ -32,9 +32,9 @@ class Quantities:
     @classmethod
     def of(cls, q, k, b, v, beta, g, state, scale, together, starts) -> Quantities:  # noqa: ANN001
         """From an operator's inputs."""
-        data = (x.contiguous() for x in (q, k, b, v))
-        single = (x.float().contiguous() for x in (beta, g, state))
-        return cls(*data, *single, scale, together, Packing.of(q, starts))
+        q, k, b, v = (x.contiguous() for x in (q, k, b, v))
+        beta, g, state = (x.float().contiguous() for x in (beta, g, state))
+        return cls(q, k, b, v, beta, g, state, scale, together, Packing.of(q, starts))
 
     @property
     def heads(self) -> int:

@@ -39,8 +39,8 @@ def run(
     outputs, finals = [], []
     for window, first in windows(state, tokens, starts):
         inner = slice(window.start * rows, window.stop * rows)
-        of_rows = (x[:, inner] for x in (write, b, v))
-        system, values = each(scale * q[:, window], *of_rows, g[:, window], rows)
+        of_write, of_b, of_v = (x[:, inner] for x in (write, b, v))
+        system, values = each(scale * q[:, window], of_write, of_b, of_v, g[:, window], rows)
         output, final = dsf.run(system, values, State(first), form="chunkwise")
         outputs.append(output if together else output[:, rows - 1 :: rows])
         finals.append(final.memory)

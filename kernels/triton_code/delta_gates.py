@@ -54,7 +54,7 @@ def pairs(offsets, half):
 def key_gates(g, first, rows, tokens, heads, head, keys, K, N: tl.constexpr):
     """The log-decays before each row, per key. Beyond -10⁴, and at -inf, all are the same zero, and finite."""
     now = tile(g, first, faded_before(rows, tokens, N), tokens, heads, head, keys, K, False)
-    return tl.maximum(now, -1e4)
+    return tl.where(now < -1e4, -1e4, now)
 
 
 @triton.jit

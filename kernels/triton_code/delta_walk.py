@@ -66,8 +66,49 @@ def onto_state(
 
 
 @triton.jit
-def state_gate(whole, slot, heads, head, keys, K):
+def copied_state(
+    source, target, index, values,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr,
+):  # fmt: skip
+    """Begin to hold a state in memory: in `target`, where only this program writes."""
+    for part in range(0, KT):
+        keys = part * BK + tl.arange(0, BK)
+        put_matrix(target, matrix(source, index, keys, values, K, V), index, keys, values, K, V)
+    tl.debug_barrier()
+
+
+@triton.jit
+def onto_memory(
+    state, kept, x, index, place_of_kept, values, first, rows, length, heads, head,
+    C: tl.constexpr, BV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    KT: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """X S for a state that is held in memory, which is kept besides."""
+    found = tl.zeros((C, BV), tl.float32)
+    for part in range(0, KT):
+        keys = part * BK + tl.arange(0, BK)
+        S = matrix(state, index, keys, values, K, V)
+        put_matrix(kept, S, place_of_kept, keys, values, K, V)
+        X = tile(x, first, rows, length, heads, head, keys, K, UPCAST)
+        found += tl.dot(X, S.to(X.dtype), input_precision=PRECISION)
+    return found
+
+
+@triton.jit
+def written(
+    S, gate, part, x, U, first, rows, length, heads, head,
+    K: tl.constexpr, BK: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """D S + Xᵀ U for a tile of keys."""
+    keys = part * BK + tl.arange(0, BK)
+    X = tile(x, first, rows, length, heads, head, keys, K, UPCAST)
+    return tl.dot(tl.trans(X), U, S * gate, input_precision=PRECISION)
+
+
+@triton.jit
+def state_gate(whole, slot, heads, head, part, K: tl.constexpr, BK: tl.constexpr):
     """The decays of a chunk per key, (keys, 1)."""
+    keys = part * BK + tl.arange(0, BK)
     return tl.load(whole + (slot * heads + head) * K + keys, mask=keys < K, other=0.0)[:, None]
 
 
@@ -85,7 +126,7 @@ def walk(
     k, b, v, g, beta, inverse, state, final, kept, rests, starts,
     length, heads, k_heads, b_heads, v_heads,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr, BV: tl.constexpr,
-    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr,
+    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr, HELD: tl.constexpr,
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """R, the state before each chunk, and the final state."""
@@ -97,13 +138,23 @@ def walk(
     first, tokens = place(starts, sequence, length, PACKED)
     slot = first_slot(first, sequence, length, C // N, PACKED)
     offsets = tl.arange(0, C)
-    S = state_of(state, index, values, K, V, BK, KT)
+    if HELD:
+        S = state_of(state, index, values, K, V, BK, KT)
+    else:
+        copied_state(state, final, index, values, K, V, BK, KT)
     for at in range(0, tokens * N, C):
         rows = at + offsets
-        put_state(kept, S, slot * heads + head, values, K, V, BK, KT)
-        D = onto_state(
-            S, b, first * N, rows, tokens * N, b_heads, b_head, C, BV, K, BK, KT, UPCAST, PRECISION
-        )
+        own = slot * heads + head
+        if HELD:
+            put_state(kept, S, own, values, K, V, BK, KT)
+            D = onto_state(
+                S, b, first * N, rows, tokens * N, b_heads, b_head, C, BV, K, BK, KT, UPCAST, PRECISION,
+            )  # fmt: skip
+        else:
+            D = onto_memory(
+                final, kept, b, index, own, values, first * N, rows, tokens * N, b_heads, b_head,
+                C, BV, K, V, BK, KT, UPCAST, PRECISION,
+            )  # fmt: skip
         if not KEYED:
             down, erase, up, gate = head_gates(
                 g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER
@@ -116,17 +167,32 @@ def walk(
         R = R * column(beta, first * N, rows, tokens * N, heads, head)[:, None]
         if not KEYED:
             R = R * up[:, None]
-        U, later = R.to(A.dtype), ()
-        for part in tl.static_range(KT):
-            keys = part * BK + tl.arange(0, BK)
-            W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
-            if KEYED:
-                gate = state_gate(g, slot, heads, head, keys, K)
-            near = tl.dot(tl.trans(W), U, S[part] * gate, input_precision=PRECISION)
-            later = later + (near,)
-        S = later
+        U = R.to(A.dtype)
+        if HELD:
+            later = ()
+            for part in tl.static_range(KT):
+                if KEYED:
+                    gate = state_gate(g, slot, heads, head, part, K, BK)
+                near = written(
+                    S[part], gate, part, k, U, first * N, rows, tokens * N, k_heads, k_head,
+                    K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                later = later + (near,)
+            S = later
+        else:
+            for part in range(0, KT):
+                if KEYED:
+                    gate = state_gate(g, slot, heads, head, part, K, BK)
+                keys = part * BK + tl.arange(0, BK)
+                near = written(
+                    matrix(final, index, keys, values, K, V), gate, part, k, U,
+                    first * N, rows, tokens * N, k_heads, k_head, K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                put_matrix(final, near, index, keys, values, K, V)
+            tl.debug_barrier()
         slot += 1
-    put_state(final, S, index, values, K, V, BK, KT)
+    if HELD:
+        put_state(final, S, index, values, K, V, BK, KT)
 
 
 @triton.jit
@@ -134,7 +200,7 @@ def walk_back(
     q, k, b, g, beta, inverse, reads, do, dfinal, dv, kept, dstate, starts,
     length, heads, q_heads, k_heads, b_heads, scale,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, KT: tl.constexpr, BV: tl.constexpr,
-    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr,
+    N: tl.constexpr, KEYED: tl.constexpr, TOGETHER: tl.constexpr, HELD: tl.constexpr,
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dV, the gradient of the state after each chunk, and that of the initial state."""
@@ -147,16 +213,26 @@ def walk_back(
     offsets = tl.arange(0, C)
     chunks = (tokens * N + C - 1) // C
     start = first_slot(first, sequence, length, C // N, PACKED)
-    Z = state_of(dfinal, index, values, K, V, BK, KT)
+    if HELD:
+        Z = state_of(dfinal, index, values, K, V, BK, KT)
+    else:
+        copied_state(dfinal, dstate, index, values, K, V, BK, KT)
     for turn in range(0, chunks):
         number = chunks - 1 - turn
         slot = start + number
         rows = number * C + offsets
         read = read_after(rows, tokens, N)
-        put_state(kept, Z, slot * heads + head, values, K, V, BK, KT)
-        X = onto_state(
-            Z, k, first * N, rows, tokens * N, k_heads, k_head, C, BV, K, BK, KT, UPCAST, PRECISION
-        )
+        own = slot * heads + head
+        if HELD:
+            put_state(kept, Z, own, values, K, V, BK, KT)
+            X = onto_state(
+                Z, k, first * N, rows, tokens * N, k_heads, k_head, C, BV, K, BK, KT, UPCAST, PRECISION,
+            )  # fmt: skip
+        else:
+            X = onto_memory(
+                dstate, kept, k, index, own, values, first * N, rows, tokens * N, k_heads, k_head,
+                C, BV, K, V, BK, KT, UPCAST, PRECISION,
+            )  # fmt: skip
         if not KEYED:
             down, erase, up, gate = head_gates(
                 g, first, rows, offsets, tokens, heads, head, C, N, TOGETHER
@@ -172,15 +248,36 @@ def walk_back(
         near = G.to(tl.float32) * scale
         if not KEYED:
             near, E = near * down[:, None], E * erase[:, None]
-        near, E, earlier = near.to(G.dtype), (-E).to(G.dtype), ()
-        for part in tl.static_range(KT):
-            keys = part * BK + tl.arange(0, BK)
-            if KEYED:
-                gate = state_gate(g, slot, heads, head, keys, K)
-            Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
-            back = tl.dot(tl.trans(Q), near, Z[part] * gate, input_precision=PRECISION)
-            B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
-            back = tl.dot(tl.trans(B), E, back, input_precision=PRECISION)
-            earlier = earlier + (back,)
-        Z = earlier
-    put_state(dstate, Z, index, values, K, V, BK, KT)
+        near, E = near.to(G.dtype), (-E).to(G.dtype)
+        if HELD:
+            earlier = ()
+            for part in tl.static_range(KT):
+                if KEYED:
+                    gate = state_gate(g, slot, heads, head, part, K, BK)
+                back = written(
+                    Z[part], gate, part, q, near, first, read, tokens, q_heads, q_head,
+                    K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                back = written(
+                    back, 1.0, part, b, E, first * N, rows, tokens * N, b_heads, b_head,
+                    K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                earlier = earlier + (back,)
+            Z = earlier
+        else:
+            for part in range(0, KT):
+                if KEYED:
+                    gate = state_gate(g, slot, heads, head, part, K, BK)
+                keys = part * BK + tl.arange(0, BK)
+                back = written(
+                    matrix(dstate, index, keys, values, K, V), gate, part, q, near,
+                    first, read, tokens, q_heads, q_head, K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                back = written(
+                    back, 1.0, part, b, E, first * N, rows, tokens * N, b_heads, b_head,
+                    K, BK, UPCAST, PRECISION,
+                )  # fmt: skip
+                put_matrix(dstate, back, index, keys, values, K, V)
+            tl.debug_barrier()
+    if HELD:
+        put_state(dstate, Z, index, values, K, V, BK, KT)

@@ -76,7 +76,7 @@ ROWS = (
     Row("equal keys", same=True, length=36, gates=0.0, heads=(1, 1, 1, 1)),
     Row("equal keys, a gate per key", same=True, keyed=True, gates=1e-3, heads=(1, 1, 1, 1)),
     Row("keys that are not of unit length", size=1.3, length=6),
-    Row("float16", dtype=torch.float16, length=34, heads=(1, 1, 1, 1)),
+    Row("float16, several tiles of keys", dtype=torch.float16, length=34, keys=130, heads=(1, 1, 1, 1)),
     Row("float16, a gate per key", dtype=torch.float16, keyed=True, rows=2, together=True),
     Row("bfloat16", dtype=torch.bfloat16, length=18),
     Row("bfloat16, a gate per key", dtype=torch.bfloat16, length=18, keyed=True),
@@ -104,7 +104,8 @@ class Case:
         row, starts = self.row, None
         if row.starts is not None:
             starts = torch.tensor(row.starts)
-        return Quantities.of(*self.leaves, row.scale, row.together, starts)
+        q, k, b, v, beta, g, state = self.leaves
+        return Quantities.of(q, k, b, v, beta, g, state, row.scale, row.together, starts)
 
 
 def drawn(row: Row) -> Case:
@@ -409,8 +410,8 @@ def two_after(rows, offsets, tokens, C: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def undecayed(whole, slot, heads, head, keys, K):
-    return tl.where(keys < K, 1.0, 0.0)[:, None]
+def undecayed(whole, slot, heads, head, part, K: tl.constexpr, BK: tl.constexpr):
+    return tl.where(part * BK + tl.arange(0, BK) < K, 1.0, 0.0)[:, None]
 
 
 @triton.jit
