@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from dsf.coupling import ChannelCoupling as ChannelCoupling
     from dsf.coupling import DenseCoupling as DenseCoupling
     from dsf.coupling import OuterCoupling as OuterCoupling
+    from dsf.coupling import ScaledCoupling as ScaledCoupling
     from dsf.diagnosis import diagnose as diagnose
     from dsf.errors import InvalidInput as InvalidInput
     from dsf.errors import Refusal as Refusal
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from dsf.structure import Block as Block
     from dsf.structure import Dense as Dense
     from dsf.structure import Diagonal as Diagonal
+    from dsf.structure import Discretised as Discretised
     from dsf.structure import Elementwise as Elementwise
     from dsf.structure import Identity as Identity
     from dsf.structure import Scalar as Scalar
@@ -103,10 +105,12 @@ _LAZY: dict[str, str] = {
     "OuterCoupling": "dsf.coupling",
     "ChannelCoupling": "dsf.coupling",
     "DenseCoupling": "dsf.coupling",
+    "ScaledCoupling": "dsf.coupling",
     "Identity": "dsf.structure",
     "Scalar": "dsf.structure",
     "Diagonal": "dsf.structure",
     "Elementwise": "dsf.structure",
+    "Discretised": "dsf.structure",
     "Block": "dsf.structure",
     "DPLR": "dsf.structure",
     "Dense": "dsf.structure",

@@ -138,6 +138,7 @@ def _joined_at_the_end(copied: bool):
         for start in range(0, core.length, segment):
             stop = min(start + segment, core.length)
             output, memory, _ = step(core.window(start, stop, memories[-1]), space)
+            output = output if isinstance(output, torch.Tensor) else output.fresh()
             kept = output if copied else space("left here", output.shape, output).copy_(output)
             outputs.append(kept)
             memories.append(memory)

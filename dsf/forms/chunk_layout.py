@@ -13,6 +13,33 @@ from .core import over_time
 from .workspace import Workspace
 
 
+@dataclass(frozen=True, eq=False)
+class InChunks:
+    """A tensor (B, T, H, …) that still lies in chunks, as a view (B, N, C, H, …) with steps beyond T at the end."""
+
+    view: Tensor
+    length: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.view.shape[0], self.length, *self.view.shape[3:]))
+
+    def fresh(self) -> Tensor:
+        """The same in memory of its own."""
+        return self.copy_to(self.view.new_empty(self.shape))
+
+    def copy_to(self, onto: Tensor) -> Tensor:
+        """Copy it to its place `onto`, (B, T, H, …)."""
+        chunk = self.view.shape[2]
+        whole = self.length // chunk
+        if whole:
+            there = onto[:, : whole * chunk].unflatten(1, (whole, chunk))
+            there.copy_(self.view[:, :whole])
+        if whole * chunk < self.length:
+            onto[:, whole * chunk :] = self.view[:, whole, : self.length - whole * chunk]
+        return onto
+
+
 @dataclass(frozen=True)
 class ChunkLayout:
     """(B, T, H, …) to (M, C, …) with M = N · B · H chunks, the first chunk of every sequence first.
@@ -63,10 +90,9 @@ class ChunkLayout:
         x = self(x, name=name)
         return x if x.ndim == 3 else x.transpose(1, 2).flatten(1, 2)
 
-    def back(self, x: Tensor, lead: tuple[int, int], several: int | None) -> Tensor:
-        """Rows (M, R C, V), one stream after another, to fresh (B, T, H, [R,] V); `lead` is (B, H)."""
+    def back(self, x: Tensor, lead: tuple[int, int], several: int | None) -> InChunks:
+        """Rows (M, R C, V), one stream after another, seen as (B, T, H, [R,] V); `lead` is (B, H)."""
         streams = 1 if several is None else several
         x = x.view(self.chunks, *lead, streams, self.chunk, x.shape[-1])
         x = x.permute(1, 0, 4, 2, 3, 5)
-        x = x.clone(memory_format=torch.contiguous_format).flatten(1, 2)[:, : self.length]
-        return x[..., 0, :] if several is None else x
+        return InChunks(x[..., 0, :] if several is None else x, self.length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ from dsf.system import System
 
 from .base import Form, Sizes
 from .between_chunks import walk, walk_vjp
-from .chunk_layout import ChunkLayout
+from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
@@ -27,7 +28,10 @@ from .workspace import Workspace
 # Multiply-adds that the calls of one run cost, however short it is.
 _CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
 
-_WORKING_SET = 1 << 20  # numbers of one segment's inputs; keeps a segment near the cache
+_WORKING_SET = (
+    1 << 19
+)  # numbers of one segment's inputs; keeps a segment near the cache, and half of it
+# where gradients are wanted: the way back has twice as much in hand
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,10 @@ class Chunkwise(Form):
         longest = 1 << max(0, core.length - 1).bit_length()
         chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
-        segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
+        followed = torch.is_grad_enabled() and any(
+            x.requires_grad for x in (*core.tensors, core.memory)
+        )
+        segment = chunk * max(1, (_WORKING_SET >> followed) // max(1, per_chunk))
         return in_segments(_Chunks(chunk), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
@@ -110,15 +117,16 @@ class _Chunks(Step):
 
     chunk: int
 
-    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
         outputs, memory, start = self._run(core, space)
-        if finite(outputs, memory):
+        if finite(outputs.view, memory):
             return outputs, memory, ((start,) if space.keeps else ())
+        outputs = outputs.fresh()
         return (*recovered(self._results, core, outputs, memory), ())
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
-    ) -> list[Tensor | None]:
+    ) -> Sequence[Tensor | InChunks | None]:
         if not kept:  # a run that met a NaN or an overflow
             return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
@@ -137,7 +145,7 @@ class _Chunks(Step):
 
     def _results(self, core: Core) -> tuple[Tensor, Tensor]:
         outputs, memory, _ = self._run(core, None)
-        return outputs, memory
+        return outputs.view.flatten(1, 2)[:, : outputs.length], memory
 
     def _maps(self, core: Core, space: Workspace | None) -> tuple[ChunkMaps, Tensor]:
         """The chunks' maps, and their values (M, w C, V)."""
@@ -151,7 +159,7 @@ class _Chunks(Step):
         )
         return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
 
-    def _run(self, core: Core, space: Workspace | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, core: Core, space: Workspace | None) -> tuple[InChunks, Tensor, Tensor]:
         assert isinstance(core.read, OuterCoupling)
         maps, values = self._maps(core, space)
         memory = core.memory.flatten(0, 1).to(maps.gram.dtype)

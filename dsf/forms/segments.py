@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .chunk_layout import InChunks
 from .core import Core, along_time
 from .workspace import Workspace
 
@@ -27,13 +28,16 @@ class Step(ABC):
     """One piece: outputs and final memory, and how to go back."""
 
     @abstractmethod
-    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor, Tensor, Kept]:
-        """Outputs, final memory, and, where the workspace keeps, tensors to keep for `vjp`."""
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
+        """Outputs, final memory, and, where the workspace keeps, tensors to keep for `vjp`.
+
+        Outputs that are `InChunks` may lie in the workspace; tensors are memory of their own.
+        """
 
     @abstractmethod
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
-    ) -> list[Tensor | None]:
+    ) -> Sequence[Tensor | InChunks | None]:
         """Gradients of the memory and of each of `core.tensors`, None where it asks for none."""
 
 
@@ -125,6 +129,7 @@ def walk_back(
             (grad_outputs[:, start:stop], grad_memory),
             space,
         )
+        assert not isinstance(of_memory, InChunks)
         grad_memory = torch.zeros_like(memories[piece]) if of_memory is None else of_memory
         for joined, x, of_input in zip(found, core.tensors, of_inputs, strict=True):
             if of_input is not None:
@@ -142,17 +147,24 @@ class Joined:
         self._length = length
         self._whole: Tensor | None = None
 
-    def put(self, start: int, piece: Tensor) -> None:
-        """Put `piece` at time `start`; a piece of the whole length is taken as it is."""
-        if piece.shape[1] == self._length:
+    def put(self, start: int, piece: Tensor | InChunks) -> None:
+        """Put `piece` at time `start`; a tensor of the whole length is taken as it is."""
+        steps = piece.shape[1]
+        if isinstance(piece, Tensor) and steps == self._length:
             self._whole = piece
             return
         if self._whole is None:
-            self._whole = piece.new_empty((piece.shape[0], self._length, *piece.shape[2:]))
-        self._whole[:, start : start + piece.shape[1]] = piece
+            like = piece if isinstance(piece, Tensor) else piece.view
+            self._whole = like.new_empty((piece.shape[0], self._length, *piece.shape[2:]))
+        there = self._whole[:, start : start + steps]
+        if isinstance(piece, InChunks):
+            piece.copy_to(there)
+        else:
+            there.copy_(piece)
 
-    def add(self, piece: Tensor) -> None:
+    def add(self, piece: Tensor | InChunks) -> None:
         """Add the gradient of what is constant in time."""
+        assert isinstance(piece, Tensor)
         self._whole = piece if self._whole is None else self._whole + piece
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.structure import Identity, Scalar
 
-from .chunk_layout import ChunkLayout
+from .chunk_layout import ChunkLayout, InChunks
 from .core import Core
 from .fold_decays import between_steps, between_vjp
 from .workspace import Workspace
@@ -18,7 +18,7 @@ from .workspace import Workspace
 
 def shared_decay_vjp(
     core: Core, chunk: int, start: Tensor, cotangents: tuple[Tensor, Tensor], space: Workspace
-) -> list[Tensor | None]:
+) -> list[Tensor | InChunks | None]:
     r"""Gradients of the memory and of `core.tensors`, from the memory at each chunk's start (M, K, V).
 
     With S the start of a chunk, R the gradient of its end, P = (Q Kᴴ) ⊙ Γ and D = (dO Uᴴ) ⊙ Γ, where Γ, r
@@ -172,7 +172,7 @@ class _Decays:
         if isinstance(core.transition, Scalar) and core.transition.log is not None:
             of_decay *= decay
         found = _back(layout, [of_decay[..., None]], leaf[..., None])
-        return [found[..., 0]]
+        return [found[..., 0] if isinstance(found, Tensor) else found.fresh()[..., 0]]
 
 
 def _dots(x: Tensor, y: Tensor) -> Tensor:
@@ -180,11 +180,12 @@ def _dots(x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vecdot(x, y)
 
 
-def _back(layout: ChunkLayout, found: Sequence[Tensor], like: Tensor) -> Tensor:
+def _back(layout: ChunkLayout, found: Sequence[Tensor], like: Tensor) -> Tensor | InChunks:
     """Gradients (M, C, ·) of each stream, in the shape and type of the leaf `like`."""
     batch, heads = like.shape[0], like.shape[2]
     several = len(found) if like.ndim == 5 else None
     rows = found[0] if len(found) == 1 else torch.cat(list(found), 1)
     x = layout.back(rows, (batch, heads), several)
-    x = x.real if x.is_complex() and not like.is_complex() else x
-    return x.sum(1, keepdim=True) if like.shape[1] == 1 != x.shape[1] else x
+    if x.view.is_complex() and not like.is_complex():
+        x = InChunks(x.view.real, x.length)
+    return x.fresh().sum(1, keepdim=True) if like.shape[1] == 1 != x.length else x

@@ -72,7 +72,7 @@ def capabilities(architecture: Architecture) -> Capabilities:
 
 
 def _named(transition: Structure) -> str:
-    kind = type(transition).__name__
+    kind = type(transition.whole()).__name__
     complex_kind = "complex " if transition.is_complex else ""
     if isinstance(transition, DPLR):
         return f"{type(transition.gate).__name__} + rank {transition.rank}"

@@ -1,28 +1,29 @@
-"""What the gated scan computes on the CPU: the package's scan, forward and, run backwards in time, its gradient."""
+"""What the gated scan computes on the CPU: the package's recurrence in place, and backwards in time its gradient."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-import dsf
-from dsf.coupling import OuterCoupling
+from dsf.forms.accumulate import accumulate
 from dsf.kernels.shapes import windows
-from dsf.state import State
-from dsf.structure import Scalar
-from dsf.system import System
+
+_PIECE = 1 << 18  # numbers of the states of one piece: it stays near the cache
 
 
 def forward(a: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
     """All states (B, T, D) and the last ones (N, D)."""
-    found = [
-        run(a[:, steps], b[:, steps], first) for steps, first in windows(state, a.shape[1], starts)
-    ]
-    empty = a[:, :0].to(state.dtype)
-    return (
-        torch.cat([*(h for h, _ in found), empty], 1),
-        torch.cat([*(last for _, last in found), state[:0]]),
-    )
+    states, final = b.to(state.dtype).clone(memory_format=torch.contiguous_format), state.clone()
+    gates = a.to(state.dtype)
+    for n, (steps, first) in enumerate(windows(state, a.shape[1], starts)):
+        h, before = states[:, steps], first
+        for at in _pieces(h):
+            own = gates[:, steps][:, at]
+            h[:, at.start].addcmul_(own[:, 0], before)
+            accumulate(own[:, 1:], h[:, at])
+            before = h[:, at.stop - 1]
+        final[n : n + len(first)] = before
+    return states, final
 
 
 def backward(
@@ -35,32 +36,22 @@ def backward(
     starts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """λ_t = dh_t + a*_{t+1} λ_{t+1}: gradients λ of b, λ_t h*_{t-1} of a, a*_1 λ_1 of the initial states."""
-    da, db, dstate = [], [], []
+    db = dh.to(state.dtype).clone(memory_format=torch.contiguous_format)
+    gates, da, dstate = a.conj().to(state.dtype), torch.empty_like(db), dfinal.clone()
     for n, (steps, first) in enumerate(windows(state, a.shape[1], starts)):
-        last = dfinal[n : n + 1] if starts is not None else dfinal
-        gates, states, up = (x[:, steps] for x in (a.conj().resolve_conj(), h, dh))
-        if not gates.shape[1]:
-            dstate.append(last)
-            continue
-        later = torch.cat([torch.ones_like(gates[:, :1]), gates.flip(1)[:, :-1]], 1)
-        found = run(later, up.flip(1), last)[0].flip(1)
-        before = torch.cat([first[:, None], states[:, :-1]], 1)
-        db.append(found)
-        da.append(found * before.conj())
-        dstate.append(gates[:, 0].to(state.dtype) * found[:, 0])
-    empty = torch.zeros_like(h[:, :0])
-    return (
-        torch.cat([*da, empty], 1).to(a.dtype),
-        torch.cat([*db, empty], 1).to(a.dtype),
-        torch.cat([*dstate, state[:0]]),
-    )
+        own, back, through, states = (x[:, steps] for x in (gates, db, da, h))
+        carried = dstate[n : n + len(first)]
+        for at in reversed(_pieces(back)):
+            back[:, at.stop - 1] += carried
+            accumulate(own[:, at.start + 1 : at.stop], back[:, at], backward=True)
+            carried = own[:, at.start] * back[:, at.start]
+        torch.mul(back[:, 1:], states[:, :-1].conj(), out=through[:, 1:])
+        torch.mul(back[:, :1], first[:, None].conj()[:, : back.shape[1]], out=through[:, :1])
+        dstate[n : n + len(first)] = carried
+    return da.to(a.dtype), db.to(a.dtype), dstate
 
 
-def run(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels as heads with one key and one value."""
-    one = torch.ones(1, 1, a.shape[2], 1, dtype=state.dtype, device=a.device)
-    system = System(Scalar(a.to(state.dtype)), OuterCoupling(one), OuterCoupling(one))
-    with torch.no_grad():
-        tokens = b[..., None].to(state.dtype)
-        states, final = dsf.run(system, tokens, State(state[..., None, None]), form="scan")
-    return states[..., 0], final.memory[..., 0, 0].clone()
+def _pieces(states: Tensor) -> list[slice]:
+    length = states.shape[1]
+    steps = max(1, _PIECE // max(1, states[:, :1].numel()))
+    return [slice(at, min(at + steps, length)) for at in range(0, length, steps)]

@@ -66,7 +66,7 @@ def of_form(name: str, form: str, length: int) -> Passes:
     values = case.values.detach().requires_grad_()
     inputs = [*system.transition.leaves, *system.write.tensors, *system.read.tensors, values]
     core = lower(system, values, None).core
-    return Passes(lambda: dsf.run(system, values, form=form), inputs, _states(core, form, case))
+    return Passes(lambda: dsf.run(system, values, form=form)[:1], inputs, _states(core, form, case))
 
 
 def _states(core: Core, form: str, case: Case) -> int:
