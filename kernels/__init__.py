@@ -5,4 +5,5 @@ if __name__ != "dsf.kernels":
 
 from .decay.scalar_operator import scalar_decay as scalar_decay
 from .scans.channel_operator import gated_scan as gated_scan
+from .scans.elementwise_operator import elementwise_scan as elementwise_scan
 from .scans.selective_operator import selective_scan as selective_scan

@@ -4,4 +4,5 @@ KERNELS: tuple[str, ...] = (
     "dsf.kernels.decay.scalar:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",
+    "dsf.kernels.scans.elementwise:KERNEL",
 )

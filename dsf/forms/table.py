@@ -7,4 +7,6 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.convolution:Convolution",
     "dsf.forms.matrix:Matrix",
     "dsf.kernels.decay.scalar_form:ScalarDecay",
+    "dsf.kernels.scans.channel_form:GatedScan",
+    "dsf.kernels.scans.selective_form:SelectiveScan",
 )

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
 CODE = "dsf.kernels.triton_code.channel_scan"
+STEPS = 64  # of a tile; half as many where numbers are complex
 _SHARED = {"state": "fp32", "starts": "i64"}
 _FORWARD = _SHARED | {"a": "data", "b": "data", "h": "fp32", "final": "fp32"}
 _BACKWARD = _SHARED | {
@@ -40,7 +42,7 @@ PROGRAMS = {
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of steps × channels; a complex scan carries twice as much."""
     whole = program.name.endswith("complex")
-    return Tile({"S": 32 if whole else 64, "BC": 16 if whole else 32}, 4, products=False)
+    return Tile({"S": STEPS // 2 if whole else STEPS, "BC": 16 if whole else 32}, 4, products=False)
 
 
 KERNEL = Kernel(
@@ -77,7 +79,7 @@ class Quantities:
         program = PROGRAMS[f"{name}_complex" if self.a.is_complex() else name]
         size = self.a.shape[-1]
         tile = tile_for(program, "float32", size, 90)
-        grid = (-(-size // int(tile.constants["BC"])), self.packing.sequences)
+        grid = blocks(-(-size // int(tile.constants["BC"])), 1, self.packing.sequences)
         if 0 in grid:
             return
         flat = [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
