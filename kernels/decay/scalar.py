@@ -62,10 +62,11 @@ _WIDE = {
     100: ((32, 16, 8), (32, 32, 8), (16, 32, 8)),
 }
 _EXACT = {(80, 2)}
-# Where strides do not divide by 16, addresses take more registers: smaller tiles than those of `_HALF`.
+# Where strides do not divide by 16, addresses take more registers: smaller tiles than those of `_HALF`, and on
+# sm_100 tiles of 64 keys at most.
 _UNALIGNED = {
     (80, 64): ((64, 32, 4), (64, 32, 4), (32, 16, 4)),
-    (80, 128): ((32, 16, 4), (32, 32, 8), (32, 16, 8)),
+    (80, 128): ((32, 32, 8), (32, 32, 8), (32, 16, 8)),
     (90, 128): ((32, 64, 8), (32, 64, 8), (16, 16, 8)),
 }
 
@@ -78,13 +79,14 @@ def tile_for(
     if program is CARRY:
         return Tile({"SIZE": keys * values, "BC": BLOCK}, products=False)
     place, wide = _PLACES[program.name], dtype == "float32"
-    of_keys = min(_power(keys), 64 if wide else 128)
+    aligned = not (keys % 16 or values % 16)
+    of_keys = min(_power(keys), 64 if wide or (architecture == 100 and not aligned) else 128)
     if wide:
         chunk, of_values, warps = _WIDE[architecture][place]
     else:
         row = 64 if of_keys <= 64 else 128
         tiles_of_all = _HALF[architecture][row]
-        if keys % 16 or values % 16:
+        if not aligned:
             tiles_of_all = _UNALIGNED.get((architecture, row), tiles_of_all)
         chunk, of_values, warps = tiles_of_all[place]
     exact = wide and (architecture, place) in _EXACT

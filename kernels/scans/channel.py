@@ -14,7 +14,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
 from dsf.kernels.limits import blocks
-from dsf.kernels.shapes import Packing
+from dsf.kernels.shapes import Packing, plain
 from dsf.registry import resolve
 
 CODE = "dsf.kernels.triton_code.channel_scan"
@@ -72,7 +72,7 @@ class Quantities:
         packing = Packing.of(a, starts, axes=3)
         state = checked_gate(a, b, state, packing.sequences)
         wide = torch.complex64 if a.is_complex() else torch.float32
-        return cls(a.contiguous(), b.contiguous(), state.to(wide).contiguous(), packing)
+        return cls(plain(a), plain(b), plain(state.to(wide)), packing)
 
     def launch(self, name: str, *tensors: Tensor) -> None:
         """Run a program over (tiles of channels, sequences)."""
@@ -107,6 +107,10 @@ def checked_gate(a: Tensor, b: Tensor, state: Tensor | None, sequences: int) -> 
         return torch.zeros(shape, dtype=a.dtype, device=a.device)
     if state.shape != shape:
         raise InvalidInput(f"the state must be {shape}: (N, D); got {tuple(state.shape)}")
+    if state.is_complex() and not a.is_complex():
+        raise InvalidInput(
+            f"the state is {state.dtype}, but `a` and `b` are {a.dtype}: make them complex"
+        )
     return state
 
 
@@ -125,6 +129,6 @@ def backward(x: Quantities, h: Tensor, dh: Tensor, dfinal: Tensor) -> tuple[Tens
     wide = x.state.dtype
     da, db = torch.empty_like(h), torch.empty_like(h)
     dstate = torch.empty_like(x.state)
-    dh, dfinal = dh.to(wide).contiguous(), dfinal.to(wide).contiguous()
+    dh, dfinal = plain(dh.to(wide)), plain(dfinal.to(wide))
     x.launch("backward", x.a, h, x.state, dh, dfinal, da, db, dstate)
     return da.to(x.a.dtype), db.to(x.b.dtype), dstate

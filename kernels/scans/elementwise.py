@@ -77,7 +77,7 @@ class Quantities:
         """Run a program over (tiles of channels, heads, sequences)."""
         _, _, heads, values = self.x.shape
         tile = tile_for(program, "float32", self.c.shape[3], 90)
-        grid = blocks(self.parts, heads, self.packing.sequences)
+        grid = blocks(self.parts(program), heads, self.packing.sequences)
         if 0 in grid:
             return
         resolve(program.function)[grid](
@@ -92,10 +92,9 @@ class Quantities:
             **tile.constants,
         )
 
-    @property
-    def parts(self) -> int:
+    def parts(self, program: Program) -> int:
         """Tiles of channels in a head."""
-        tile = tile_for(FORWARD, "float32", self.c.shape[3], 90)
+        tile = tile_for(program, "float32", self.c.shape[3], 90)
         return -(-self.x.shape[3] // int(tile.constants["BD"]))
 
 
@@ -134,6 +133,6 @@ def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[T
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
     new, narrow = q.state.new_empty, q.x.dtype
     dx, da, dw = new(q.x.shape), new(q.a.shape), new(q.w.shape)
-    dc, dstate = new(*q.c.shape[:3], q.parts, q.c.shape[3]), torch.empty_like(q.state)
+    dc, dstate = new(*q.c.shape[:3], q.parts(BACKWARD), q.c.shape[3]), torch.empty_like(q.state)
     q.launch(BACKWARD, q.x, q.a, q.w, q.c, kept, dy, dfinal, dx, da, dw, dc, dstate)
     return dx.to(narrow), da.to(narrow), dw.to(narrow), dc.sum(3).to(narrow), dstate

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from lawbook import laws
@@ -37,22 +35,6 @@ from dsf.mixers.ssd import SSD
 from dsf.state import State
 from dsf.structure import Elementwise
 from dsf.system import System
-
-
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch) -> None:
-    """The interpreter's scans take a time for each number of a tile: few channels here."""
-
-    def few(of_all):
-        def tile_for(*given):
-            tile = of_all(*given)
-            small = {name: 4 for name in ("BC", "BD") if name in tile.constants}
-            return replace(tile, constants={**tile.constants, **small})
-
-        return tile_for
-
-    for module in (channel, elementwise):
-        monkeypatch.setattr(module, "tile_for", few(module.tile_for))
 
 
 class ScalarDecayPrograms(torch.autograd.Function):
