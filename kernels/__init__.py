@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .delta.operator import delta_rule as delta_rule
     from .delta.operator import dplr_rule as dplr_rule
     from .scans.channel_operator import gated_scan as gated_scan
+    from .scans.elementwise_operator import elementwise_scan as elementwise_scan
     from .scans.selective_operator import selective_scan as selective_scan
     from .steps.cache import bytes_of_step as bytes_of_step
     from .steps.matrix_operator import decay_step as decay_step
@@ -30,6 +31,7 @@ _LAZY = {
     "delta_rule": "dsf.kernels.delta.operator",
     "dplr_rule": "dsf.kernels.delta.operator",
     "gated_scan": "dsf.kernels.scans.channel_operator",
+    "elementwise_scan": "dsf.kernels.scans.elementwise_operator",
     "selective_scan": "dsf.kernels.scans.selective_operator",
     "bytes_of_step": "dsf.kernels.steps.cache",
     "decay_step": "dsf.kernels.steps.matrix_operator",

@@ -40,12 +40,12 @@ MOST = 65_535  # blocks along the second and third axis of a grid, on every CUDA
 
 
 def blocks(tiles: int, heads: int, sequences: int) -> tuple[int, int, int]:
-    """A grid of tiles × heads × sequences; raises `Refused` where a device has no such grid.
+    """A grid of tiles × heads (or groups) × sequences; raises `Refused` where a device has no such grid.
 
     >>> blocks(2, 3, 4)
     (2, 3, 4)
     """
-    for name, count in (("heads", heads), ("sequences", sequences)):
+    for name, count in (("heads or groups", heads), ("sequences", sequences)):
         if count > MOST:
             reason = f"one launch has at most {MOST} {name}; got {count}."
             raise Refused(Refusal("kernels", reason, "Run them in parts."))

@@ -75,6 +75,8 @@ def checked_decay(
             raise InvalidInput(f"the {H} heads of `g` cannot share the {x.shape[2]} of `{name}`")
         if x.dtype != v.dtype or x.device != v.device:
             raise InvalidInput("q, k and v must be of one type, on one device")
+    if v.is_complex():
+        raise InvalidInput(f"q, k and v must be real; got {v.dtype}")
     if k.shape[3] != K:
         raise InvalidInput(f"`k` has {k.shape[3]} channels, `q` has {K}; they must agree")
     shape = (sequences, H, K, v.shape[3])
@@ -83,6 +85,11 @@ def checked_decay(
     if state.shape != shape:
         raise InvalidInput(f"the state must be {shape}: (N, H, K, V); got {tuple(state.shape)}")
     return state
+
+
+def plain(x: Tensor) -> Tensor:
+    """x as its numbers lie in memory: contiguous, no conjugate or negative left to be taken when it is read."""
+    return x.resolve_conj().resolve_neg().contiguous()
 
 
 def repeated(x: Tensor, heads: int) -> Tensor:

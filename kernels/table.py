@@ -5,6 +5,7 @@ KERNELS: tuple[str, ...] = (
     "dsf.kernels.delta.contract:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",
+    "dsf.kernels.scans.elementwise:KERNEL",
     "dsf.kernels.attention.flash:SOFTMAX",
     "dsf.kernels.attention.flash:SIGMOID",
     "dsf.kernels.attention.flash:SOFTPLUS",

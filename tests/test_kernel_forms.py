@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from lawbook import laws
-from lawbook.kernels import ScalarDecayHere, gradients_of_decay_agree
+from lawbook.kernels import (
+    GatedScanHere,
+    ScalarDecayHere,
+    SelectiveScanHere,
+    core_alone,
+    drawn,
+    gradients_of_decay_agree,
+)
 from lawbook.rows import ROWS, Row
 from torch import Tensor
 
@@ -13,12 +20,16 @@ from dsf.coupling import OuterCoupling
 from dsf.forms import run
 from dsf.kernels.decay import scalar_form
 from dsf.kernels.decay.scalar_form import ScalarDecay
-from dsf.mixers import retnet
+from dsf.kernels.scans.channel_form import GatedScan
+from dsf.kernels.scans.selective_form import SelectiveScan
+from dsf.mixers import ARCHITECTURES, Architecture, retnet
+from dsf.registry import resolve
 from dsf.state import State
-from dsf.structure import Scalar
+from dsf.structure import DPLR, Diagonal, Scalar
 from dsf.system import System
 
-HERE = (ScalarDecayHere(),)
+ALL: list[Architecture] = [resolve(reference) for reference in ARCHITECTURES]
+HERE = (ScalarDecayHere(), GatedScanHere(), SelectiveScanHere())
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 LENGTHS = (0, 1, 7, 33)
 
@@ -63,6 +74,48 @@ def test_gradients_of_decays_that_are_values() -> None:
     gradients_of_decay_agree(ScalarDecayHere(), system, v, start, torch.float64)
 
 
+SCANS = [
+    *((GatedScanHere(), row) for row in ROWS if row.coupling == "dense"),
+    *((SelectiveScanHere(), Row("elementwise", "outer", constant)) for constant in (False, True)),
+]
+
+
+@pytest.mark.parametrize(("form", "row"), SCANS, ids=lambda each: each.name)
+def test_gradients_of_scans(form, row: Row) -> None:
+    for length, dtype in ((0, torch.float32), (1, torch.float64), (37, torch.float32)):
+        system, tokens, state = row.draw(length, seed=length)
+        if form.admits(system):
+            laws.gradients_agree(form, system, tokens, state, dtype)
+
+
+ADMITTED = {
+    "triton-scalar-decay": "linear-attention retnet lightning ssd mlstm aaren",
+    "triton-gated-scan": "rg-lru mingru minlstm qlstm rwkv4 s5 lru aaren",
+    "triton-selective-scan": "s6",
+}
+
+
+@pytest.mark.parametrize("form", HERE, ids=lambda form: form.name)
+@pytest.mark.parametrize("architecture", ALL, ids=lambda a: a.name)
+def test_architectures_run_or_are_refused(form, architecture: Architecture) -> None:
+    """Outputs and states of the whole run, and gradients of the recurrence that the form is given."""
+    system, tokens, state = drawn(architecture, 11)
+    if not form.admits(system):
+        assert architecture.name not in ADMITTED[form.name].split()
+        return
+    laws.forms_agree(form, system, tokens, state, torch.float32)
+    gradients = laws.gradients_agree
+    if isinstance(form, ScalarDecayHere):
+        gradients = gradients_of_decay_agree
+    core = core_alone(system, tokens, state)
+    if form.admits(laws.as_leaves(*core).system):
+        gradients(form, *core, torch.float32)
+    else:  # its first decay is a value, and zero
+        assert (architecture.name, form.name) == ("rwkv4", "triton-scalar-decay")
+    missing = set(ADMITTED[form.name].split()) - {each.name for each in ALL}
+    assert not missing
+
+
 def given(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 9, 3, 4, generator=draw, dtype=dtype) for _ in range(3))
@@ -91,6 +144,27 @@ def test_heads_that_share_a_key_are_not_copied(monkeypatch) -> None:
     laws.require_within(found[0][0], found[1][0], 2 * limits.outputs, "outputs")
     of_key = limits.gradients[1].sum(2, keepdim=True)
     laws.require_within(found[0][1], found[1][1], 2 * of_key, "gradient of the shared key")
+
+
+def test_the_gated_scan_keeps_no_states_of_many_keys() -> None:
+    q, k, _ = given()
+    outer = OuterCoupling(k), OuterCoupling(q)
+    assert "K = 4 keys" in refused(GatedScanHere(), System(Diagonal.from_log(-k.abs()), *outer))
+    mixed = System(DPLR.householder(k, k[..., 0]), *outer)
+    assert "mixes keys" in refused(GatedScanHere(), mixed)
+    one = System(Scalar.from_log(-k[..., 0].abs()), *(OuterCoupling(x[..., :1]) for x in (k, q)))
+    assert "not on a GPU" in refused(GatedScan(), one)
+
+
+def test_the_selective_scan_reads_once_what_channels_share() -> None:
+    drawn_one = Row("elementwise", "channel").draw(5)[0]
+    assert "share" in refused(SelectiveScanHere(), drawn_one)
+    outer = drawn_one.replace(read=OuterCoupling(drawn_one.read.weights[..., 0]))
+    assert SelectiveScanHere().admits(outer) and "not on a GPU" in refused(SelectiveScan(), outer)
+    turned = outer.map(lambda x: x + 0j)
+    assert "complex" in refused(SelectiveScanHere(), turned)
+    gla = Row("diagonal", "outer").draw(5)[0]
+    assert "each key and value channel" in refused(SelectiveScanHere(), gla)
 
 
 def refused(form, system: System) -> str:

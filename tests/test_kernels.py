@@ -174,6 +174,11 @@ BAD = {
     "state": (lambda: scalar_decay(*wrong(4, torch.zeros(1, 2, 3, 2))), r"\(N, H, K, V\)"),
     "scan": (lambda: gated_scan(torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)), r"`a` and `b` must be"),
     "scan state": (lambda: gated_scan(*[torch.zeros(1, 3, 2)] * 2, torch.zeros(2, 2)), r"\(N, D\)"),
+    "complex": (lambda: scalar_decay(*(x + 0j if x.ndim == 4 else x for x in drawn(2, 2, 2, 2)[:4])), "must be real"),
+    "complex state": (
+        lambda: gated_scan(*[torch.zeros(1, 3, 2)] * 2, torch.zeros(1, 2, dtype=torch.complex64)),
+        "make them complex",
+    ),
     "scan axes": (lambda: gated_scan(*[torch.zeros(3, 2)] * 2), "got 2 axes"),
     "starts": (lambda: scalar_decay(*drawn(2, 2, 2, 2), starts=torch.tensor([0, 9])), "one row of tokens"),
     "end": (lambda: scalar_decay(*(x[:1] for x in drawn(2, 2, 2, 2)), starts=torch.tensor([0, 5])), "to T = 9"),

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 import dsf
+from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.errors import InvalidInput
 from dsf.forms.bounds import error_bound
-from dsf.kernels import selective_scan
+from dsf.kernels import elementwise_scan, selective_scan
 from dsf.mixers import s6
 from dsf.numerics import require_within
 from dsf.state import State
+from dsf.structure import Elementwise
+from dsf.system import System
 
 
 def drawn(length: int, groups: int = 1, channels: int = 4, states: int = 3) -> list[Tensor]:
@@ -94,3 +97,66 @@ def test_bad_input_is_explained(place: int, shape: tuple[int, ...], words: str) 
     given[place] = torch.zeros(shape, dtype=torch.float64)
     with pytest.raises(InvalidInput, match=words):
         selective_scan(*given)
+
+
+def whole(length: int) -> list[Tensor]:
+    """x, a, w, c and a state in float64: two heads of three keys and four channels."""
+    draw = torch.Generator().manual_seed(length)
+    lead, rest = (2, length, 2), (3, 4)
+    sizes = [(*lead, 4), (*lead, *rest), (*lead, *rest), (*lead, 3), (2, 2, *rest)]
+    return [torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes]
+
+
+@pytest.mark.parametrize("length", [0, 1, 20])
+def test_elementwise_operator_is_the_recurrence(length: int) -> None:
+    x, a, w, c, state = whole(length)
+    y, final = elementwise_scan(x, a, w, c, state)
+    system = System(Elementwise(a), ChannelCoupling(w), OuterCoupling(c))
+    limits = error_bound(system, x, State(state), form="scan")
+    h, expected = state, []
+    for t in range(length):
+        h = a[:, t] * h + w[:, t] * x[:, t, :, None]
+        expected.append((h * c[:, t, :, :, None]).sum(2))
+    if length:
+        require_within(y, torch.stack(expected, 1), 2 * limits.outputs, "outputs")
+    require_within(final, h, 2 * limits.memory, "last states")
+    leaves = [each.requires_grad_() for each in (x, a, w, c, state)]
+    assert torch.autograd.gradcheck(elementwise_scan, leaves, fast_mode=True)
+    torch.library.opcheck(torch.ops.dsf.elementwise_scan.default, (*leaves, None))
+
+
+def test_packed_elementwise_sequences_are_each_alone() -> None:
+    x, a, w, c, _ = (each[:1] for each in whole(20))
+    states = torch.randn(3, 2, 3, 4, dtype=torch.float64)
+    y, final = elementwise_scan(x, a, w, c, states, starts=torch.tensor([0, 17, 17, 20]))
+    for n, (start, stop) in enumerate(((0, 17), (17, 17), (17, 20))):
+        cut = [each[:, start:stop] for each in (x, a, w, c)]
+        alone, last = elementwise_scan(*cut, states[n : n + 1])
+        assert torch.equal(y[:, start:stop], alone) and torch.equal(final[n : n + 1], last)
+    kept = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def packed(state: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise_scan(
+            x, a, w, c, state.expand(3, -1, -1, -1), starts=torch.tensor([0, 17, 17, 20])
+        )
+
+    assert torch.autograd.gradcheck(packed, (kept,), fast_mode=True)
+
+
+WRONG = {
+    "gates": (1, (2, 9, 2, 3, 5), "`a` must be"),
+    "writes": (2, (2, 9, 2, 3), "`w` must be"),
+    "reads": (3, (2, 9, 2, 3, 1), "`c` must be"),
+    "state": (4, (1, 2, 3, 4), r"\(N, H, K, V\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_elementwise_input_is_explained(name: str) -> None:
+    place, size, words = WRONG[name]
+    given = whole(9)
+    given[place] = torch.zeros(size, dtype=torch.float64)
+    with pytest.raises(InvalidInput, match=words):
+        elementwise_scan(*given)
+    with pytest.raises(InvalidInput, match="real"):
+        elementwise_scan(*(each + 0j for each in whole(9)))

@@ -8,4 +8,6 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.matrix:Matrix",
     "dsf.kernels.decay.scalar_form:ScalarDecay",
     "dsf.kernels.delta.form:Delta",
+    "dsf.kernels.scans.channel_form:GatedScan",
+    "dsf.kernels.scans.selective_form:SelectiveScan",
 )

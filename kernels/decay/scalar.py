@@ -49,7 +49,7 @@ _PLACES = dict(zip(PROGRAMS, (0, 1, 2, 0, 2), strict=True))
 # (steps, values, warps) of each program, by architecture and tile of keys: the largest without a spill
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
-    80: {64: ((64, 32, 4), (64, 32, 4), (32, 32, 4)), 128: ((32, 32, 4), (64, 32, 8), (32, 32, 8))},
+    80: {64: ((64, 32, 4), (64, 32, 4), (32, 32, 4)), 128: ((32, 32, 4), (64, 32, 8), (32, 16, 8))},
     90: {64: ((64, 64, 8), (64, 64, 8), (32, 32, 4)), 128: ((64, 64, 8), (64, 64, 8), (32, 16, 4))},
     100: {
         64: ((64, 64, 8), (64, 64, 8), (64, 64, 8)),
@@ -57,11 +57,18 @@ _HALF = {
     },
 }
 _WIDE = {
-    80: ((32, 16, 8), (16, 32, 8), (16, 16, 8)),
+    80: ((32, 16, 8), (16, 32, 8), (32, 16, 8)),
     90: ((16, 32, 8), (32, 32, 8), (16, 32, 8)),
     100: ((32, 16, 8), (32, 32, 8), (16, 32, 8)),
 }
 _EXACT = {(80, 2)}
+# Where strides do not divide by 16, addresses take more registers: smaller tiles than those of `_HALF`, and on
+# sm_100 tiles of 64 keys at most.
+_UNALIGNED = {
+    (80, 64): ((64, 32, 4), (64, 32, 4), (32, 16, 4)),
+    (80, 128): ((32, 32, 8), (32, 32, 8), (32, 16, 8)),
+    (90, 128): ((32, 64, 8), (32, 64, 8), (16, 16, 8)),
+}
 
 
 def tile_for(
@@ -72,11 +79,16 @@ def tile_for(
     if program is CARRY:
         return Tile({"SIZE": keys * values, "BC": BLOCK}, products=False)
     place, wide = _PLACES[program.name], dtype == "float32"
-    of_keys = min(_power(keys), 64 if wide else 128)
+    aligned = not (keys % 16 or values % 16)
+    of_keys = min(_power(keys), 64 if wide or (architecture == 100 and not aligned) else 128)
     if wide:
         chunk, of_values, warps = _WIDE[architecture][place]
     else:
-        chunk, of_values, warps = _HALF[architecture][64 if of_keys <= 64 else 128][place]
+        row = 64 if of_keys <= 64 else 128
+        tiles_of_all = _HALF[architecture][row]
+        if not aligned:
+            tiles_of_all = _UNALIGNED.get((architecture, row), tiles_of_all)
+        chunk, of_values, warps = tiles_of_all[place]
     exact = wide and (architecture, place) in _EXACT
     constants = {
         "K": keys,

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.shapes import Packing
+from dsf.kernels.limits import blocks
+from dsf.kernels.shapes import Packing, plain
 from dsf.registry import resolve
 
 CODE = "dsf.kernels.triton_code.channel_scan"
+STEPS = 64  # of a tile; half as many where numbers are complex
 _SHARED = {"state": "fp32", "starts": "i64"}
 _FORWARD = _SHARED | {"a": "data", "b": "data", "h": "fp32", "final": "fp32"}
 _BACKWARD = _SHARED | {
@@ -40,7 +42,7 @@ PROGRAMS = {
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of steps × channels; a complex scan carries twice as much."""
     whole = program.name.endswith("complex")
-    return Tile({"S": 32 if whole else 64, "BC": 16 if whole else 32}, 4, products=False)
+    return Tile({"S": STEPS // 2 if whole else STEPS, "BC": 16 if whole else 32}, 4, products=False)
 
 
 KERNEL = Kernel(
@@ -70,14 +72,14 @@ class Quantities:
         packing = Packing.of(a, starts, axes=3)
         state = checked_gate(a, b, state, packing.sequences)
         wide = torch.complex64 if a.is_complex() else torch.float32
-        return cls(a.contiguous(), b.contiguous(), state.to(wide).contiguous(), packing)
+        return cls(plain(a), plain(b), plain(state.to(wide)), packing)
 
     def launch(self, name: str, *tensors: Tensor) -> None:
         """Run a program over (tiles of channels, sequences)."""
         program = PROGRAMS[f"{name}_complex" if self.a.is_complex() else name]
         size = self.a.shape[-1]
         tile = tile_for(program, "float32", size, 90)
-        grid = (-(-size // int(tile.constants["BC"])), self.packing.sequences)
+        grid = blocks(-(-size // int(tile.constants["BC"])), 1, self.packing.sequences)
         if 0 in grid:
             return
         flat = [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
@@ -105,6 +107,10 @@ def checked_gate(a: Tensor, b: Tensor, state: Tensor | None, sequences: int) -> 
         return torch.zeros(shape, dtype=a.dtype, device=a.device)
     if state.shape != shape:
         raise InvalidInput(f"the state must be {shape}: (N, D); got {tuple(state.shape)}")
+    if state.is_complex() and not a.is_complex():
+        raise InvalidInput(
+            f"the state is {state.dtype}, but `a` and `b` are {a.dtype}: make them complex"
+        )
     return state
 
 
@@ -123,6 +129,6 @@ def backward(x: Quantities, h: Tensor, dh: Tensor, dfinal: Tensor) -> tuple[Tens
     wide = x.state.dtype
     da, db = torch.empty_like(h), torch.empty_like(h)
     dstate = torch.empty_like(x.state)
-    dh, dfinal = dh.to(wide).contiguous(), dfinal.to(wide).contiguous()
+    dh, dfinal = plain(dh.to(wide)), plain(dfinal.to(wide))
     x.launch("backward", x.a, h, x.state, dh, dfinal, da, db, dstate)
     return da.to(x.a.dtype), db.to(x.b.dtype), dstate

@@ -18,7 +18,7 @@ def gated_scan(
     r"""h_t = a_t h_{t-1} + b_t for every channel: all states and the last; differentiable in every tensor.
 
     - `a`, `b` (B, T, D): gates of any sign and what enters; float32, float16, bfloat16 or complex64 (float64 and
-      complex128 on the CPU).
+      complex128 on the CPU). Products of gates over 64 steps in a row must not overflow.
     - `initial_state` (N, D), zero where it is not given; `starts` (N + 1,) packs sequences into one row (B = 1).
 
     Returns h (B, T, D) and the last states (N, D), in float32 or complex64 (or wider, as given). CUDA tensors run

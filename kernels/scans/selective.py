@@ -12,13 +12,14 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
 CODE = "dsf.kernels.triton_code.selective"
 STEPS = 16  # of a tile: a state is kept before each
 
-_GIVEN = {"x": "data", "delta": "data", "A": "fp32", "b": "data", "c": "data", "starts": "i64"}
+_GIVEN = {"x": "data", "a": "data", "rates": "fp32", "w": "data", "c": "data", "starts": "i64"}
 _INTEGERS = ("length", "size", "groups")
 PROGRAMS = (
     Program(
@@ -31,7 +32,7 @@ PROGRAMS = (
         f"{CODE}:backward",
         _GIVEN
         | {"dy": "data", "kept": "fp32"}
-        | dict.fromkeys(("dfinal", "dx", "ddelta", "dA", "db", "dc", "dstate"), "fp32"),
+        | dict.fromkeys(("dfinal", "dx", "da", "drates", "dw", "dc", "dstate"), "fp32"),
         _INTEGERS,
         flags={"PACKED": 1},
     ),
@@ -41,7 +42,8 @@ PROGRAMS = (
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
     wide = max(2, 1 << (size - 1).bit_length()) if size else 2
-    channels = max(1, min(32, 256 // wide))
+    numbers = 128 if wide > 32 and program.name.startswith("backward") else 256
+    channels = max(1, min(32, numbers // wide))
     return Tile({"N": size, "BN": wide, "S": STEPS, "BD": channels}, 8, products=False)
 
 
@@ -90,7 +92,7 @@ class Quantities:
         """Run a program over (tiles of channels, groups, sequences)."""
         D, groups = self.x.shape[-1], self.b.shape[2]
         tile = self.tile(place)
-        grid = (self.parts(place), groups, self.packing.sequences)
+        grid = blocks(self.parts(place), groups, self.packing.sequences)
         if 0 in grid:
             return
         resolve(PROGRAMS[place].function)[grid](

@@ -56,7 +56,7 @@ def forward(
 ):  # fmt: skip
     """All states, and the last."""
     channels = tl.program_id(0) * BC + tl.arange(0, BC)
-    sequence = tl.program_id(1)
+    sequence = tl.program_id(2)
     first, steps = place(starts, sequence, length, PACKED)
     known = channels < size
     own = sequence.to(tl.int64) * size + channels
@@ -80,7 +80,7 @@ def backward(
 ):  # fmt: skip
     """λ_t = dh_t + a_{t+1} λ_{t+1}, λ_T from dfinal; db = λ, da_t = λ_t h_{t-1}, dstate = a_1 λ_1."""
     channels = tl.program_id(0) * BC + tl.arange(0, BC)
-    sequence = tl.program_id(1)
+    sequence = tl.program_id(2)
     first, steps = place(starts, sequence, length, PACKED)
     known = channels < size
     own = sequence.to(tl.int64) * size + channels
@@ -110,7 +110,7 @@ def forward_complex(
 ):  # fmt: skip
     """`forward` where every pointer is to pairs (real, imaginary)."""
     channels = tl.program_id(0) * BC + tl.arange(0, BC)
-    sequence = tl.program_id(1)
+    sequence = tl.program_id(2)
     first, steps = place(starts, sequence, length, PACKED)
     known = channels < size
     own = (sequence.to(tl.int64) * size + channels) * 2
@@ -140,7 +140,7 @@ def backward_complex(
 ):  # fmt: skip
     """`backward` over complex numbers: λ_t = dh_t + a*_{t+1} λ_{t+1}, da_t = λ_t h*_{t-1}."""
     channels = tl.program_id(0) * BC + tl.arange(0, BC)
-    sequence = tl.program_id(1)
+    sequence = tl.program_id(2)
     first, steps = place(starts, sequence, length, PACKED)
     known = channels < size
     own = (sequence.to(tl.int64) * size + channels) * 2

@@ -25,7 +25,8 @@ def forward(
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
     head, sequence = tl.program_id(1), tl.program_id(2)
     index = sequence * heads + head
-    k_head, v_head = head * k_heads // heads, head * v_heads // heads
+    q_head, k_head = head * q_heads // heads, head * k_heads // heads
+    v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = tl.zeros((BK, BV), tl.float32)
     if state is not None:
@@ -33,14 +34,14 @@ def forward(
     decay = 1.0
     for at in range(0, steps, C):
         rows = at + tl.arange(0, C)
+        if o is not None:
+            Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
         U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
         logs = column(g, first, rows, steps, heads, head)
         high, low, zeros = prefix(logs)
         whole, all_zeros = total(logs)
         if o is not None:
-            q_head = head * q_heads // heads
-            Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
             P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * between(high, low, zeros, rows)
             Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION)
             Y = Y * from_start(high, low, zeros)[:, None]
@@ -48,7 +49,8 @@ def forward(
             put(o, Y * scale, first, rows, steps, heads * KT, head * KT + key_part, values, V)
         late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
         S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
-        decay = decay * of_chunk(whole, all_zeros)
+        if decays is not None:
+            decay = decay * of_chunk(whole, all_zeros)
     put_matrix(final, S, index, keys, values, K, V)
     if decays is not None:
         tl.store(decays + index, decay, mask=tl.program_id(0) == 0)
@@ -118,7 +120,8 @@ def backward_of_writes(
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
     head, sequence = tl.program_id(1), tl.program_id(2)
     index = sequence * heads + head
-    q_head = head * q_heads // heads
+    q_head, k_head = head * q_heads // heads, head * k_heads // heads
+    v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     dS = tl.zeros((BK, BV), tl.float32)
     if dfinal is not None:
@@ -127,14 +130,14 @@ def backward_of_writes(
     for turn in range(0, chunks):
         rows = (chunks - 1 - turn) * C + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
+        if dk is not None:
+            W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
+            U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
         G = tile(do, first, rows, steps, heads, head, values, V, UPCAST)
         logs = column(g, first, rows, steps, heads, head)
         high, low, zeros = prefix(logs)
         whole, all_zeros = total(logs)
         if dk is not None:
-            k_head, v_head = head * k_heads // heads, head * v_heads // heads
-            W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
-            U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
             M = between(high, low, zeros, rows)
             late = to_end(high, low, zeros, whole, all_zeros)[:, None]
             P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * M * scale

@@ -36,7 +36,7 @@ class Row:
 ROWS = (
     Row("odd length", batch=2, length=37),
     Row("several tiles of steps", length=150, channels=3),
-    Row("several tiles of channels", channels=70),
+    Row("several tiles of channels", channels=10),
     Row("one step", length=1),
     Row("no step", length=0),
     Row("no channel", channels=0),
@@ -47,6 +47,10 @@ ROWS = (
     Row("complex", batch=2, length=45, dtype=torch.complex64),
     Row("complex, packed", length=50, dtype=torch.complex64, starts=(0, 33, 50)),
     Row("float16", dtype=torch.float16, length=40),
+    Row("bfloat16, odd channels", dtype=torch.bfloat16, length=65, channels=5),
+    Row("growing gates", length=70, channels=3, size=1.5),
+    Row("packed, the first and last empty", length=5, starts=(0, 0, 5, 5)),
+    Row("complex, one step", length=1, channels=1, dtype=torch.complex64),
 )
 
 
@@ -146,6 +150,22 @@ def test_exact_rationals() -> None:
             state = Fraction(float(a[0, t, channel])) * state + Fraction(float(b[0, t, channel]))
             assert Fraction(float(h[0, t, channel])) == state
         assert Fraction(float(final[0, channel])) == state
+
+
+def test_conjugates_are_taken_before_the_programs_read() -> None:
+    """torch conjugates when a tensor is read; a program reads memory as it is."""
+    case = drawn(next(row for row in ROWS if row.name == "complex"))
+    starts = None
+    turned = [x.conj().resolve_conj().conj() for x in (case.a, case.b, case.state)]
+    assert all(x.is_conj() for x in turned)
+    expected = channel_scan.forward(case.quantities)
+    x = channel_scan.Quantities.of(*turned, starts)
+    found = channel_scan.forward(x)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    given = (expected[0], case.dh, case.dfinal)
+    lazy = (expected[0], case.dh.conj().resolve_conj().conj(), case.dfinal)
+    backward = channel_scan.backward(case.quantities, *given), channel_scan.backward(x, *lazy)
+    assert all(torch.equal(one, other) for one, other in zip(*backward, strict=True))
 
 
 @triton.jit

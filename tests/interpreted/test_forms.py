@@ -5,35 +5,36 @@ from __future__ import annotations
 import pytest
 import torch
 from lawbook import laws
-from lawbook.kernels import ScalarDecayHere, core_alone, gradients_of_decay_agree
-from lawbook.rows import cast
-from torch import Tensor
+from lawbook.kernels import (
+    GatedScanHere,
+    ScalarDecayHere,
+    SelectiveScanHere,
+    core_alone,
+    drawn,
+    gradients_of_decay_agree,
+)
 
-from dsf.forms import run
+from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.kernels.decay import scalar, scalar_form
+from dsf.kernels.scans import channel, channel_form, elementwise, selective_form
 from dsf.mixers.aaren import AAREN
-from dsf.mixers.architecture import Architecture, Draw
+from dsf.mixers.architecture import Architecture
 from dsf.mixers.lightning import LIGHTNING
 from dsf.mixers.linear_attention import LINEAR_ATTENTION
+from dsf.mixers.lru import LRU
+from dsf.mixers.mingru import MINGRU
+from dsf.mixers.minlstm import MINLSTM
 from dsf.mixers.mlstm import MLSTM
+from dsf.mixers.qlstm import QLSTM
 from dsf.mixers.retnet import RETNET
+from dsf.mixers.rg_lru import RG_LRU
+from dsf.mixers.rwkv4 import RWKV4
+from dsf.mixers.s5 import S5
+from dsf.mixers.s6 import S6
 from dsf.mixers.ssd import SSD
 from dsf.state import State
+from dsf.structure import Elementwise
 from dsf.system import System
-
-
-def drawn(architecture: Architecture) -> tuple[System, Tensor, State]:
-    """A system of 19 steps, its tokens and the state after another run, in float32."""
-    draw = Draw(torch.Generator().manual_seed(3), batch=2, length=19, heads=2, keys=5, values=6)
-    sample = architecture.sample(draw)
-    system = architecture.build(**sample.quantities)
-    _, state = run(system, sample.tokens.flip(1), form="recurrent")
-    narrow = torch.float32
-    return (
-        system.map(lambda x: cast(x, narrow)),
-        cast(sample.tokens, narrow),
-        state.map(lambda x: cast(x, narrow)),
-    )
 
 
 class ScalarDecayPrograms(torch.autograd.Function):
@@ -69,3 +70,93 @@ def test_scalar_decay_runs(architecture: Architecture, steps: int | None, monkey
     form, (system, tokens, state) = ScalarDecayHere(), drawn(architecture)
     laws.forms_agree(form, system, tokens, state, torch.float32)
     gradients_of_decay_agree(form, *core_alone(system, tokens, state), torch.float32)
+
+
+class GatedScanPrograms(torch.autograd.Function):
+    """`gated_scan` through the interpreted programs."""
+
+    @staticmethod
+    def forward(ctx, a, b, state):
+        h, final = channel.forward(channel.Quantities.of(a, b, state, None))
+        ctx.save_for_backward(a, b, state, h)
+        return h, final
+
+    @staticmethod
+    def backward(ctx, dh, dfinal):
+        a, b, state, h = ctx.saved_tensors
+        return channel.backward(channel.Quantities.of(a, b, state, None), h, dh, dfinal)
+
+
+GATED = (RG_LRU, MINGRU, MINLSTM, QLSTM, RWKV4, S5, LRU)
+
+
+@pytest.mark.parametrize("architecture", GATED, ids=lambda a: a.name)
+def test_gated_scan_runs(architecture: Architecture, monkeypatch) -> None:
+    monkeypatch.setattr(channel_form, "gated_scan", GatedScanPrograms.apply)
+    form, (system, tokens, state) = GatedScanHere(), drawn(architecture)
+    laws.forms_agree(form, system, tokens, state, torch.float32)
+    laws.gradients_agree(form, *core_alone(system, tokens, state), torch.float32)
+
+
+class SelectiveScanPrograms(torch.autograd.Function):
+    """`elementwise_scan` through the interpreted programs."""
+
+    @staticmethod
+    def forward(ctx, x, a, w, c, state, starts=None):
+        y, final, kept = elementwise.forward(elementwise.Quantities.of(x, a, w, c, state, starts))
+        ctx.save_for_backward(x, a, w, c, state, kept)
+        ctx.starts = starts
+        return y, final
+
+    @staticmethod
+    def backward(ctx, dy, dfinal):
+        *inputs, kept = ctx.saved_tensors
+        q = elementwise.Quantities.of(*inputs, ctx.starts)
+        return (*elementwise.backward(q, kept, dy, dfinal), None)
+
+
+def test_selective_scan_runs_s6(monkeypatch) -> None:
+    monkeypatch.setattr(selective_form, "elementwise_scan", SelectiveScanPrograms.apply)
+    form, (system, tokens, state) = SelectiveScanHere(), drawn(S6)
+    laws.forms_agree(form, system, tokens, state, torch.float32)
+    laws.gradients_agree(form, *core_alone(system, tokens, state), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("heads", "keys", "values", "length"), [(3, 3, 5, 1), (1, 9, 7, 18), (2, 1, 2, 0)]
+)
+def test_selective_scan_runs_any_elementwise_gate(
+    heads: int, keys: int, values: int, length: int, monkeypatch
+) -> None:
+    """Gates of either sign and exact zeros; sizes that are no powers of two; several tiles of channels."""
+    monkeypatch.setattr(selective_form, "elementwise_scan", SelectiveScanPrograms.apply)
+    draw = torch.Generator().manual_seed(heads)
+    gates = 2 * torch.rand(1, length, heads, keys, values, generator=draw) - 1
+    gates[torch.rand(gates.shape, generator=draw) < 0.1] = 0.0
+    write = torch.randn(gates.shape, generator=draw)
+    read = torch.randn(1, length, heads, keys, generator=draw)
+    system = System(Elementwise(gates), ChannelCoupling(write), OuterCoupling(read))
+    tokens = torch.randn(1, length, heads, values, generator=draw)
+    state = State(torch.randn(1, heads, keys, values, generator=draw))
+    laws.forms_agree(SelectiveScanHere(), system, tokens, state, torch.float32)
+    laws.gradients_agree(SelectiveScanHere(), system, tokens, state, torch.float32)
+
+
+def test_packed_elementwise_sequences_are_each_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    sizes = [(1, 21, 2, 3), (1, 21, 2, 3, 3), (1, 21, 2, 3, 3), (1, 21, 2, 3), (3, 2, 3, 3)]
+    leaves = [torch.randn(size, generator=draw).requires_grad_() for size in sizes]
+    starts = torch.tensor([0, 17, 17, 21])
+    y, final = SelectiveScanPrograms.apply(*leaves, starts)
+    ups = [torch.randn(x.shape, generator=draw) for x in (y, final)]
+    whole = torch.autograd.grad((y, final), leaves, ups)
+    for n, (start, stop) in enumerate(((0, 17), (17, 17), (17, 21))):
+        cut = slice(start, stop)
+        own = [x[:, cut].detach().requires_grad_() for x in leaves[:4]]
+        own.append(leaves[4][n : n + 1].detach().requires_grad_())
+        found, last = SelectiveScanPrograms.apply(*own)
+        assert torch.equal(found, y[:, cut]) and torch.equal(last, final[n : n + 1])
+        alone = torch.autograd.grad((found, last), own, (ups[0][:, cut], ups[1][n : n + 1]))
+        for one, other in zip(alone[:4], whole[:4], strict=True):
+            assert torch.equal(one, other[:, cut])
+        assert torch.equal(alone[4], whole[4][n : n + 1])

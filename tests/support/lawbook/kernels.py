@@ -10,6 +10,9 @@ from torch import Tensor
 from dsf.forms.bounds import Bounds, error_bound
 from dsf.forms.lowering import lower
 from dsf.kernels.decay.scalar_form import ScalarDecay
+from dsf.kernels.scans.channel_form import GatedScan
+from dsf.kernels.scans.selective_form import SelectiveScan
+from dsf.mixers.architecture import Architecture, Draw
 from dsf.numerics import require_within
 from dsf.state import State
 from dsf.structure import Identity
@@ -26,6 +29,37 @@ class ScalarDecayHere(ScalarDecay):
 
     def cannot_run(self, system: System, remedy: str) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class GatedScanHere(GatedScan):
+    """The gated scan wherever the tensors are."""
+
+    def cannot_run(self, system: System, remedy: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class SelectiveScanHere(SelectiveScan):
+    """The selective scan wherever the tensors are."""
+
+    def cannot_run(self, system: System, remedy: str) -> None:
+        return None
+
+
+def drawn(
+    architecture: Architecture, length: int = 19, dtype: torch.dtype = torch.float32
+) -> tuple[System, Tensor, State]:
+    """A system, its tokens, and the state that a run backwards in time leaves."""
+    draw = Draw(torch.Generator().manual_seed(3), 2, length, 2, 6, 5)
+    sample = architecture.sample(draw)
+    system = architecture.build(**sample.quantities)
+    _, state = laws.run(system, sample.tokens.flip(1), form=laws.EXACT)
+    return (
+        system.map(lambda x: cast(x, dtype)),
+        cast(sample.tokens, dtype),
+        state.map(lambda x: cast(x, dtype)),
+    )
 
 
 def core_alone(system: System, tokens: Tensor, state: State) -> tuple[System, Tensor, State]:
