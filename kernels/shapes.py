@@ -36,7 +36,7 @@ class Packing:
         return cls(len(at) - 1, q.shape[1], at.to(q.device).contiguous())
 
     def sum_of_later(self, x: Tensor) -> Tensor:
-        """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
+        """Σ over the steps from each one to the end of its sequence, (B, T, H, …)."""
         later = x.flip(1).cumsum(1).flip(1)
         if self.starts is None:
             return later
@@ -45,19 +45,29 @@ class Packing:
         return later - beyond[:, ends]
 
     def spread(self, x: Tensor) -> Tensor:
-        """A number per sequence (N, H) at each of its steps, (B, T, H)."""
+        """What a sequence has, (N, H, …), at each of its steps, (B, T, H, …)."""
         if self.starts is None:
-            return x[:, None].expand(-1, self.length, -1)
+            return x[:, None].expand(-1, self.length, *x.shape[1:])
         return x.repeat_interleave(self.starts.diff(), dim=0)[None]
 
 
 def checked_decay(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, sequences: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    state: Tensor | None,
+    sequences: int,
+    *,
+    per_key: bool = False,
 ) -> Tensor:
     """The initial state, zero where it is not given, once all shapes and types fit; raises `InvalidInput`."""
     B, T, _, K = q.shape
-    if g.ndim != 3 or g.shape[:2] != (B, T):
-        raise InvalidInput(f"`g` must be ({B}, {T}, H), a log-decay per step; got {tuple(g.shape)}")
+    kind = f"({B}, {T}, H), a log-decay per step"
+    if per_key:
+        kind = f"({B}, {T}, H, {K}), a log-decay per step and key"
+    if g.ndim != 3 + per_key or g.shape[:2] != (B, T) or g.shape[3:] not in ((), (K,)):
+        raise InvalidInput(f"`g` must be {kind}; got {tuple(g.shape)}")
     H = g.shape[2]
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4 or x.shape[:2] != (B, T):

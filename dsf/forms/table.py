@@ -7,4 +7,5 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.convolution:Convolution",
     "dsf.forms.matrix:Matrix",
     "dsf.kernels.decay.scalar_form:ScalarDecay",
+    "dsf.kernels.decay.diagonal_form:DiagonalDecay",
 )

@@ -7,27 +7,25 @@ Lightning attention, SSD and the stabilised mLSTM are of this form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.limits import nearest
-from dsf.kernels.shapes import Packing, checked_decay, shared
-from dsf.registry import resolve
+from dsf.kernels.shapes import shared
 
+from .chunks import HEADS, Chunked, forward, gradients, tile_of
 from .gates import of_gates
 
 CODE = "dsf.kernels.triton_code.chunk_decay"
 _DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}
-_HEADS = ("heads", "q_heads", "k_heads", "v_heads")
 _FLAGS = {"PACKED": 1, "UPCAST": 0}
 
 PROGRAMS = (
     Program(
         f"{CODE}:forward",
         _DATA | {"o": "data", "final": "fp32"},
-        ("length", *_HEADS),
+        ("length", *HEADS),
         ("scale",),
         _FLAGS,
     ),
@@ -42,7 +40,7 @@ PROGRAMS = (
         f"{CODE}:backward_of_writes",
         {name: kind for name, kind in _DATA.items() if name != "state"}
         | {"do": "data", "dfinal": "fp32", "dk": "fp32", "dv": "fp32", "dstate": "fp32"},
-        ("length", *_HEADS),
+        ("length", *HEADS),
         ("scale",),
         _FLAGS,
     ),
@@ -74,27 +72,10 @@ def tile_for(
 ) -> Tile:
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
     values, place, wide = values or keys, _NAMES.index(program.name), dtype == "float32"
-    of_keys = min(_power(keys), 64 if wide else 128)
-    if wide:
-        chunk, of_values, warps = _WIDE[architecture][place]
-    else:
-        chunk, of_values, warps = _HALF[architecture][64 if of_keys <= 64 else 128][place]
+    of_keys = 64 if wide or keys <= 64 else 128
+    chosen = _WIDE[architecture][place] if wide else _HALF[architecture][of_keys][place]
     exact = wide and (architecture, program.name) in _EXACT
-    constants = {
-        "K": keys,
-        "V": values,
-        "C": chunk,
-        "BK": of_keys,
-        "BV": min(_power(values), of_values),
-        "KT": -(-keys // of_keys) or 1,
-        "PRECISION": "tf32x3" if wide and not exact else "ieee",
-    }
-    return Tile(constants, warps, products=not exact)
-
-
-def _power(size: int) -> int:
-    """The next power of two, 16 at least: no matrix instruction is smaller."""
-    return max(16, 1 << (size - 1).bit_length()) if size else 16
+    return tile_of(keys, values, of_keys, chosen, wide, exact)
 
 
 KERNEL = Kernel(
@@ -108,99 +89,15 @@ KERNEL = Kernel(
 )
 
 
+__all__ = ["KERNEL", "PROGRAMS", "Quantities", "backward", "forward", "tile_for"]
+
+
 @dataclass(frozen=True, eq=False)
-class Quantities:
-    """q (B, T, Hq, K), k (B, T, Hk, K), v (B, T, Hv, V), g (B, T, H) and a state (N, H, K, V), checked.
+class Quantities(Chunked):
+    """The quantities of a run, with g (B, T, H)."""
 
-    H is divisible by the others; head h reads q, k, v of head h·Hq/H, h·Hk/H, h·Hv/H. `packing` says where
-    N sequences lie in one row of tokens.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-    state: Tensor
-    scale: float
-    packing: Packing
-
-    @classmethod
-    def of(
-        cls,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        state: Tensor | None,
-        scale: float,
-        starts: Tensor | None,
-    ) -> Quantities:
-        """Checked, contiguous, gates and state in float32; raises `InvalidInput`."""
-        packing = Packing.of(q, starts)
-        state = checked_decay(q, k, v, g, state, packing.sequences)
-        return cls(
-            q.contiguous(),
-            k.contiguous(),
-            v.contiguous(),
-            g.float().contiguous(),
-            state.float().contiguous(),
-            scale,
-            packing,
-        )
-
-    @property
-    def heads(self) -> int:
-        return self.g.shape[2]
-
-    def launch(self, place: int, tile: Tile, upcast: bool, *pointers: Tensor) -> None:
-        """Run a program over (tiles of the state, sequences · heads)."""
-        program = resolve(PROGRAMS[place].function)
-        present = {"q": self.q, "k": self.k, "v": self.v}
-        counts = [x.shape[2] for n, x in present.items() if f"{n}_heads" in program.arg_names]
-        grid = (
-            int(tile.constants["KT"]) * parts(self.v, tile),
-            self.packing.sequences * self.heads,
-        )
-        if 0 in grid:
-            return
-        program[grid](
-            *pointers,
-            self.packing.starts,
-            self.packing.length,
-            self.heads,
-            *counts,
-            self.scale,
-            PACKED=self.packing.starts is not None,
-            UPCAST=upcast,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            **tile.constants,
-        )
-
-    def tile(self, place: int) -> Tile:
-        """The tile of a program on this device; the H100's where there is none (interpreted)."""
-        architecture = 90
-        if self.v.is_cuda:
-            architecture = nearest(torch.cuda.get_device_capability(self.v.device))
-        dtype = str(self.v.dtype).removeprefix("torch.")
-        return tile_for(PROGRAMS[place], dtype, self.q.shape[-1], architecture, self.v.shape[-1])
-
-
-def parts(v: Tensor, tile: Tile) -> int:
-    """How many tiles the value channels make."""
-    return -(-v.shape[-1] // int(tile.constants["BV"]))
-
-
-def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
-    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
-    tile = x.tile(0)
-    pieces, values = int(tile.constants["KT"]), x.v.shape[-1]
-    lead = (*x.v.shape[:2], x.heads)
-    dtype = x.v.dtype if pieces == 1 else torch.float32
-    o = x.v.new_empty(*lead, pieces, values, dtype=dtype)
-    final = torch.empty_like(x.state)
-    x.launch(0, tile, upcast, x.q, x.k, x.v, x.g, x.state, o, final)
-    return (o[..., 0, :] if pieces == 1 else o.sum(3).to(x.v.dtype)), final
+    programs: ClassVar[tuple[Program, Program, Program]] = PROGRAMS
+    choose = staticmethod(tile_for)
 
 
 def backward(
@@ -208,17 +105,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g and the initial state, for those of the outputs and final states.
 
-    Parts over tiles of the state, and those of heads that share q, k or v, are summed in float32.
+    Those of heads that share q, k or v are summed in float32.
     """
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    lead, (keys, values) = (*x.q.shape[:2], x.heads), (x.q.shape[-1], x.v.shape[-1])
-    reads, writes = x.tile(1), x.tile(2)
-    new = x.g.new_empty
-    dq, dk = new(*lead, parts(x.v, reads), keys), new(*lead, parts(x.v, writes), keys)
-    dv, dstate = new(*lead, int(writes.constants["KT"]), values), torch.empty_like(x.state)
-    x.launch(1, reads, upcast, x.k, x.v, x.g, x.state, do, dq)
-    x.launch(2, writes, upcast, x.q, x.k, x.v, x.g, do, dfinal, dk, dv, dstate)
-    dq, dk, dv = dq.sum(3), dk.sum(3), dv.sum(3)
+    dq, dk, dv, dstate = gradients(x, do, dfinal, upcast=upcast)
     inner = (dfinal.double() * final.double()).sum((-1, -2))
     dg = of_gates(x.q, x.k, dq, dk, x.g, inner, x.packing)
     return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate
