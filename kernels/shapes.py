@@ -36,7 +36,7 @@ class Packing:
         return cls(len(at) - 1, q.shape[1], at.to(q.device).contiguous())
 
     def sum_of_later(self, x: Tensor) -> Tensor:
-        """Σ over the steps from each one to the end of its sequence, (B, T, H, …)."""
+        """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
         later = x.flip(1).cumsum(1).flip(1)
         if self.starts is None:
             return later
@@ -45,9 +45,9 @@ class Packing:
         return later - beyond[:, ends]
 
     def spread(self, x: Tensor) -> Tensor:
-        """What a sequence has, (N, H, …), at each of its steps, (B, T, H, …)."""
+        """A number per sequence (N, H) at each of its steps, (B, T, H)."""
         if self.starts is None:
-            return x[:, None].expand(-1, self.length, *x.shape[1:])
+            return x[:, None].expand(-1, self.length, -1)
         return x.repeat_interleave(self.starts.diff(), dim=0)[None]
 
 

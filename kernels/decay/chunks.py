@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -14,7 +14,44 @@ from dsf.kernels.limits import nearest
 from dsf.kernels.shapes import Packing, checked_decay
 from dsf.registry import resolve
 
-HEADS = ("heads", "q_heads", "k_heads", "v_heads")
+_DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}
+_HEADS = ("heads", "q_heads", "k_heads", "v_heads")
+
+
+def programs_of(
+    code: str, pointers: Mapping[str, str] = {}, flags: Mapping[str, int | str] = {}
+) -> tuple[Program, Program, Program]:
+    """Forward, backward of reads and backward of writes in a module of `triton_code`.
+
+    `pointers` are those that the forward has beyond every kind's, `flags` the constants of all three.
+    """
+    reads = {name: kind for name, kind in _DATA.items() if name != "q"}
+    writes = {name: kind for name, kind in _DATA.items() if name != "state"}
+    flags, scale = {"PACKED": 1, "UPCAST": 0, **flags}, ("scale",)
+    of_writes = dict.fromkeys(("dfinal", "dk", "dv", "dstate"), "fp32")
+    return (
+        Program(
+            f"{code}:forward",
+            _DATA | {"o": "data", "final": "fp32", **pointers},
+            ("length", *_HEADS),
+            scale,
+            flags,
+        ),
+        Program(
+            f"{code}:backward_of_reads",
+            reads | {"do": "data", "dq": "fp32"},
+            ("length", "heads", "k_heads", "v_heads"),
+            scale,
+            flags,
+        ),
+        Program(
+            f"{code}:backward_of_writes",
+            writes | {"do": "data"} | of_writes,
+            ("length", *_HEADS),
+            scale,
+            flags,
+        ),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +108,7 @@ class Chunked:
         return {}
 
     def launch(self, place: int, tile: Tile, upcast: bool, *pointers: Tensor) -> None:
-        """Run a program over (tiles of the state, sequences · heads)."""
+        """Run a program for each sequence, head and tile of the state."""
         function = resolve(self.programs[place].function)
         present = {"q": self.q, "k": self.k, "v": self.v}
         counts = {
@@ -79,10 +116,8 @@ class Chunked:
             for name, x in present.items()
             if f"{name}_heads" in function.arg_names
         }
-        grid = (
-            int(tile.constants["KT"]) * parts(self.v, tile),
-            self.packing.sequences * self.heads,
-        )
+        tiles = int(tile.constants["KT"]) * parts(self.v, tile)
+        grid = (tiles * self.packing.sequences * self.heads,)
         if 0 in grid:
             return
         function[grid](

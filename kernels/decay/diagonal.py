@@ -16,49 +16,43 @@ from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
 from dsf.kernels.shapes import repeated, shared
 
-from . import chunks
-from .chunks import HEADS, Chunked, tile_of
-from .gates import of_gates
+from .chunks import Chunked, gradients, programs_of, tile_of
+from .chunks import forward as forward
+from .key_gates import PROGRAM as GATES
+from .key_gates import of_key_gates
+from .key_gates import tile_for as tile_for_gates
 
-CODE = "dsf.kernels.triton_code.diagonal_decay"
-_DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}
-_FLAGS = {"PACKED": 1, "UPCAST": 0, "BEFORE": 0}
+PROGRAMS = programs_of("dsf.kernels.triton_code.diagonal_decay", {"bonus": "none"}, {"BEFORE": 0})
 
-PROGRAMS = (
-    Program(
-        f"{CODE}:forward",
-        _DATA | {"bonus": "none", "o": "data", "final": "fp32"},
-        ("length", *HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_reads",
-        {name: kind for name, kind in _DATA.items() if name != "q"} | {"do": "data", "dq": "fp32"},
-        ("length", "heads", "k_heads", "v_heads"),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_writes",
-        {name: kind for name, kind in _DATA.items() if name != "state"}
-        | {"do": "data", "dfinal": "fp32", "dk": "fp32", "dv": "fp32", "dstate": "fp32"},
-        ("length", *HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
-)
+
+_NAMES = tuple(program.name for program in PROGRAMS)
+
+# (steps, keys, values, warps) of each program, by architecture: the largest without a spill on heads of any size
+# (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
+_HALF = {
+    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 4)),
+    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
+    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
+}
+_WIDE = {
+    80: ((16, 32, 32, 8), (16, 32, 32, 8), (16, 64, 32, 8)),
+    90: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 64, 32, 8)),
+    100: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 32, 32, 8)),
+}
+_EXACT = {"backward_of_writes"}
 
 
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
-    wide = dtype == "float32"
-    chosen = (16, 32, 8)
-    tile = tile_of(keys, values or keys, 64, chosen, wide)
-    levels = int(tile.constants["C"]).bit_length() - 1
-    return replace(tile, constants={**tile.constants, "LEVELS": levels})
+    if program.name == GATES.name:
+        return tile_for_gates(keys)
+    wide, place = dtype == "float32", _NAMES.index(program.name)
+    steps, of_keys, of_values, warps = (_WIDE if wide else _HALF)[architecture][place]
+    exact = wide and program.name in _EXACT
+    tile = tile_of(keys, values or keys, of_keys, (steps, of_values, warps), wide, exact)
+    return replace(tile, constants={**tile.constants, "LEVELS": steps.bit_length() - 1})
 
 
 KERNEL = Kernel(
@@ -66,7 +60,7 @@ KERNEL = Kernel(
     title="Chunks of decay per key, by halves, the state in registers",
     admits="Λ is Diagonal, real and not negative; read after the update, or before it with a bonus",
     form="chunkwise",
-    programs=PROGRAMS,
+    programs=(*PROGRAMS, GATES),
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), section 4; Peng et al. 2024 (arXiv 2404.05892)",
 )
@@ -116,11 +110,6 @@ def check_bonus(bonus: Tensor, g: Tensor) -> None:
         raise InvalidInput(f"`bonus` is on {bonus.device}, `g` on {g.device}; use one device")
 
 
-def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
-    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
-    return chunks.forward(x, upcast=upcast)
-
-
 def backward(
     x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
@@ -129,11 +118,11 @@ def backward(
     Those of heads that share q, k or v are summed in float32.
     """
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    dq, dk, dv, dstate = chunks.gradients(x, do, dfinal, upcast=upcast)
+    dq, dk, dv, dstate = gradients(x, do, dfinal, upcast=upcast)
     inner = (dfinal.double() * final.double()).sum(-1)
-    before = x.bonus is not None
     # The bonus has no path through a gate: it is added after the gradient of the gates.
-    dg = of_gates(x.q, x.k, dq, dk, x.g, inner, x.packing, before=before)
+    told = {"before": x.bonus is not None, "upcast": upcast}
+    dg = of_key_gates(x.q, x.k, dq, dk, x.g, inner, x.packing, **told)
     dbonus = None if x.bonus is None else add_bonus(x, x.bonus, do, dq, dk, dv)
     return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate, dbonus
 

@@ -14,40 +14,12 @@ from torch import Tensor
 from dsf.kernels.contract import Kernel, Program, Tile
 from dsf.kernels.shapes import shared
 
-from .chunks import HEADS, Chunked, forward, gradients, tile_of
+from .chunks import Chunked, gradients, programs_of, tile_of
+from .chunks import forward as forward
 from .gates import of_gates
 
-CODE = "dsf.kernels.triton_code.chunk_decay"
-_DATA = {"q": "data", "k": "data", "v": "data", "g": "fp32", "state": "fp32", "starts": "i64"}
-_FLAGS = {"PACKED": 1, "UPCAST": 0}
-
-PROGRAMS = (
-    Program(
-        f"{CODE}:forward",
-        _DATA | {"o": "data", "final": "fp32"},
-        ("length", *HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_reads",
-        {name: kind for name, kind in _DATA.items() if name != "q"} | {"do": "data", "dq": "fp32"},
-        ("length", "heads", "k_heads", "v_heads"),
-        ("scale",),
-        _FLAGS,
-    ),
-    Program(
-        f"{CODE}:backward_of_writes",
-        {name: kind for name, kind in _DATA.items() if name != "state"}
-        | {"do": "data", "dfinal": "fp32", "dk": "fp32", "dv": "fp32", "dstate": "fp32"},
-        ("length", *HEADS),
-        ("scale",),
-        _FLAGS,
-    ),
-)
-
-
-_NAMES = ("forward", "backward_of_reads", "backward_of_writes")
+PROGRAMS = programs_of("dsf.kernels.triton_code.chunk_decay")
+_NAMES = tuple(program.name for program in PROGRAMS)
 
 # (steps, values, warps) of each program, by architecture and tile of keys: the largest without a spill
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
@@ -87,9 +59,6 @@ KERNEL = Kernel(
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), chunkwise form; Qin et al. 2024 (arXiv 2401.04658)",
 )
-
-
-__all__ = ["KERNEL", "PROGRAMS", "Quantities", "backward", "forward", "tile_for"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .decay import between, from_start, of_chunk, prefix, to_end, total
-from .memory import column, matrix, place, put, put_matrix, tile
+from .memory import column, matrix, part, place, put, put_matrix, tile
 
 
 @triton.jit
@@ -19,9 +19,9 @@ def forward(
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Outputs of all steps and the final state."""
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
@@ -53,14 +53,13 @@ def backward_of_reads(
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ = s ((dO Vᵀ) ∘ M) K + s c ∘ (dO Sᵀ); the states are made again."""
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
     for at in range(0, steps, C):
         rows = at + tl.arange(0, C)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
@@ -79,8 +78,8 @@ def backward_of_reads(
             first,
             rows,
             steps,
-            heads * value_parts,
-            head * value_parts + value_part,
+            heads * VT,
+            head * VT + value_part,
             keys,
             K,
         )
@@ -99,15 +98,14 @@ def backward_of_writes(
 
     dK = s ((dO Vᵀ) ∘ M)ᵀ Q + e ∘ (V dSᵀ), dV = s ((QKᵀ) ∘ M)ᵀ dO + e ∘ (K dS), dS ← c_C dS + s Qᵀ (c ∘ dO).
     """
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     dS = matrix(dfinal, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
     chunks = (steps + C - 1) // C
     for turn in range(0, chunks):
         rows = (chunks - 1 - turn) * C + tl.arange(0, C)
@@ -131,8 +129,8 @@ def backward_of_writes(
             first,
             rows,
             steps,
-            heads * value_parts,
-            head * value_parts + value_part,
+            heads * VT,
+            head * VT + value_part,
             keys,
             K,
         )

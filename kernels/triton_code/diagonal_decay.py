@@ -1,8 +1,8 @@
 """The chunk kernel of decay per key: one program per sequence, head and tile of the state walks the chunks.
 
-Per key, D_ij = Π a_l from a write j to a read i of a chunk, r_i that from its start to a read, e_j that from a write to
-Per key, D_ij = Π a_l from a write j to a read i of a chunk, r_i from its start to a read, e_j from a write to its end, t
-that of the whole, and S is the state before it. Then Y = s P V + s (r ∘ Q) S with P_ij = Σ_k q_ik D_ijk k_jk, and
+With D_ij = Π a_l per key from a write j to a read i of a chunk, r_i from its start to a read, e_j from a write to its
+end, t over the whole, and S the state before it: Y = s P V + s (r ∘ Q) S with P_ij = Σ_k q_ik D_ijk k_jk, and
+S' = t S + (e ∘ K)ᵀ V. In `halves` D_ij is r_i e_j of one block: a masked product of matrices per size of block. Where
 steps are read before their update, each one's own entry is weighed by a bonus.
 """
 
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .halves import alone, joined, parted
-from .memory import matrix, place, put, put_matrix, tile
+from .memory import matrix, part, place, put, put_matrix, tile
 
 
 @triton.jit
@@ -28,9 +28,9 @@ def forward(
     KT: tl.constexpr, BEFORE: tl.constexpr, PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Outputs of all steps and the final state."""
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
@@ -38,7 +38,7 @@ def forward(
     S = matrix(state, index, keys, values, K, V)
     if BEFORE:
         own = tl.load(bonus + head * K + keys, mask=keys < K, other=0.0)
-    for at in range(0, steps, C):
+    for at in tl.range(0, steps, C, disable_licm=True):
         rows = at + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
@@ -69,15 +69,14 @@ def backward_of_reads(
     KT: tl.constexpr, BEFORE: tl.constexpr, PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ_i = s Σ_j ⟨dO_i, V_j⟩ D_ij ∘ K_j + s r_i ∘ (S dO_i), without the bonus; the states are made again."""
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
-    for at in range(0, steps, C):
+    for at in tl.range(0, steps, C, disable_licm=True):
         rows = at + tl.arange(0, C)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
         U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
@@ -99,8 +98,8 @@ def backward_of_reads(
             first,
             rows,
             steps,
-            heads * value_parts,
-            head * value_parts + value_part,
+            heads * VT,
+            head * VT + value_part,
             keys,
             K,
         )
@@ -119,17 +118,16 @@ def backward_of_writes(
 
     dK_j = s Σ_i ⟨dO_i, V_j⟩ D_ij ∘ Q_i + e_j ∘ (dS V_j), dV = s Pᵀ dO + (e ∘ K) dS, dS ← t dS + s (r ∘ Q)ᵀ dO.
     """
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    index = tl.program_id(1)
     sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     dS = matrix(dfinal, index, keys, values, K, V)
-    value_parts = tl.num_programs(0) // KT
     chunks = (steps + C - 1) // C
-    for turn in range(0, chunks):
+    for turn in tl.range(0, chunks, disable_licm=True):
         rows = (chunks - 1 - turn) * C + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
@@ -160,8 +158,8 @@ def backward_of_writes(
             first,
             rows,
             steps,
-            heads * value_parts,
-            head * value_parts + value_part,
+            heads * VT,
+            head * VT + value_part,
             keys,
             K,
         )
