@@ -37,7 +37,7 @@ _HALF = {
 _WIDE = {
     80: ((16, 32, 32, 8), (16, 32, 32, 8), (16, 64, 32, 8)),
     90: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 64, 32, 8)),
-    100: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 32, 32, 8)),
+    100: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 16, 32, 8)),
 }
 _EXACT = {"backward_of_writes"}
 
@@ -62,7 +62,7 @@ KERNEL = Kernel(
     form="chunkwise",
     programs=(*PROGRAMS, GATES),
     tile=tile_for,
-    source="Yang et al. 2023 (arXiv 2312.06635), section 4; Peng et al. 2024 (arXiv 2404.05892)",
+    source="Yang et al. 2023 (arXiv 2312.06635), chunks in chunks; Peng et al. 2024 (arXiv 2404.05892)",
 )
 
 

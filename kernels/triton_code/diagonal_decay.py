@@ -92,17 +92,7 @@ def backward_of_reads(
         D += reach * tl.dot(G, tl.trans(S.to(G.dtype)), input_precision=PRECISION)
         if not BEFORE:
             D += tl.sum(G.to(tl.float32) * U.to(tl.float32), 1)[:, None] * W.to(tl.float32)
-        put(
-            dq,
-            D * scale,
-            first,
-            rows,
-            steps,
-            heads * VT,
-            head * VT + value_part,
-            keys,
-            K,
-        )
+        put(dq, D * scale, first, rows, steps, heads * VT, head * VT + value_part, keys, K)
         late = tl.trans((W * onward).to(W.dtype))
         S = S * tl.reshape(whole, (BK,))[:, None] + tl.dot(late, U, input_precision=PRECISION)
 
@@ -152,17 +142,7 @@ def backward_of_writes(
             wide = Q.to(tl.float32)
             dW += tl.sum(G.to(tl.float32) * U.to(tl.float32), 1)[:, None] * (wide * scale)
             dU += (tl.sum(wide * W.to(tl.float32), 1) * scale)[:, None] * G.to(tl.float32)
-        put(
-            dk,
-            dW,
-            first,
-            rows,
-            steps,
-            heads * VT,
-            head * VT + value_part,
-            keys,
-            K,
-        )
+        put(dk, dW, first, rows, steps, heads * VT, head * VT + value_part, keys, K)
         put(dv, dU, first, rows, steps, heads * KT, head * KT + key_part, values, V)
         early = tl.trans((Q * (reach * scale)).to(Q.dtype))
         dS = dS * tl.reshape(whole, (BK,))[:, None] + tl.dot(early, G, input_precision=PRECISION)
