@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention.operator import flash_attention as flash_attention
     from .attention.operator import neighborhood_attention as neighborhood_attention
+    from .decay.diagonal_operator import diagonal_decay as diagonal_decay
     from .decay.scalar_operator import scalar_decay as scalar_decay
     from .delta.operator import delta_rule as delta_rule
     from .delta.operator import dplr_rule as dplr_rule
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "flash_attention": "dsf.kernels.attention.operator",
     "neighborhood_attention": "dsf.kernels.attention.operator",
+    "diagonal_decay": "dsf.kernels.decay.diagonal_operator",
     "scalar_decay": "dsf.kernels.decay.scalar_operator",
     "delta_rule": "dsf.kernels.delta.operator",
     "dplr_rule": "dsf.kernels.delta.operator",

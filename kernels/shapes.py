@@ -59,12 +59,22 @@ class Packing:
 
 
 def checked_decay(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, sequences: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    state: Tensor | None,
+    sequences: int,
+    *,
+    per_key: bool = False,
 ) -> Tensor:
     """The initial state, zero where it is not given, once all shapes and types fit; raises `InvalidInput`."""
     B, T, _, K = q.shape
-    if g.ndim != 3 or g.shape[:2] != (B, T):
-        raise InvalidInput(f"`g` must be ({B}, {T}, H), a log-decay per step; got {tuple(g.shape)}")
+    kind = f"({B}, {T}, H), a log-decay per step"
+    if per_key:
+        kind = f"({B}, {T}, H, {K}), a log-decay per step and key"
+    if g.ndim != 3 + per_key or g.shape[:2] != (B, T) or g.shape[3:] not in ((), (K,)):
+        raise InvalidInput(f"`g` must be {kind}; got {tuple(g.shape)}")
     H = g.shape[2]
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4 or x.shape[:2] != (B, T):

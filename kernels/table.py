@@ -2,6 +2,7 @@
 
 KERNELS: tuple[str, ...] = (
     "dsf.kernels.decay.scalar:KERNEL",
+    "dsf.kernels.decay.diagonal:KERNEL",
     "dsf.kernels.delta.contract:KERNEL",
     "dsf.kernels.scans.channel:KERNEL",
     "dsf.kernels.scans.selective:KERNEL",

@@ -7,6 +7,7 @@ FORMS: tuple[str, ...] = (
     "dsf.forms.convolution:Convolution",
     "dsf.forms.matrix:Matrix",
     "dsf.kernels.decay.scalar_form:ScalarDecay",
+    "dsf.kernels.decay.diagonal_form:DiagonalDecay",
     "dsf.kernels.delta.form:Delta",
     "dsf.kernels.scans.channel_form:GatedScan",
     "dsf.kernels.scans.selective_form:SelectiveScan",

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .decay import between, from_start, of_chunk, prefix, to_end, total
-from .memory import column, matrix, place, put, put_matrix, tile
+from .memory import column, matrix, part, place, put, put_matrix, tile
 
 
 @triton.jit
@@ -21,10 +21,10 @@ def forward(
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Outputs of all steps and the final state; what is None is left out, and the state is zero."""
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    head, sequence = tl.program_id(1), tl.program_id(2)
-    index = sequence * heads + head
+    sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
@@ -53,7 +53,7 @@ def forward(
             decay = decay * of_chunk(whole, all_zeros)
     put_matrix(final, S, index, keys, values, K, V)
     if decays is not None:
-        tl.store(decays + index, decay, mask=tl.program_id(0) == 0)
+        tl.store(decays + index, decay, mask=key_part + value_part == 0)
 
 
 @triton.jit
@@ -77,11 +77,10 @@ def backward_of_reads(
     PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ = s ((dO Vᵀ) ∘ M) K + s c ∘ (dO Sᵀ); the states are made again."""
-    value_parts: tl.constexpr = (V + BV - 1) // BV
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    head, sequence = tl.program_id(1), tl.program_id(2)
-    index = sequence * heads + head
+    sequence, head = index // heads, index % heads
     k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
@@ -97,7 +96,7 @@ def backward_of_reads(
         D = tl.dot(G, tl.trans(S.to(G.dtype)), input_precision=PRECISION)
         D = D * from_start(high, low, zeros)[:, None]
         D += tl.dot(R.to(W.dtype), W, input_precision=PRECISION)
-        of_value, all_values = head * value_parts + value_part, heads * value_parts
+        of_value, all_values = head * VT + value_part, heads * VT
         put(dq, D * scale, first, rows, steps, all_values, of_value, keys, K)
         late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
         S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
@@ -115,11 +114,10 @@ def backward_of_writes(
     dK = s ((dO Vᵀ) ∘ M)ᵀ Q + e ∘ (V dSᵀ), dV = s ((QKᵀ) ∘ M)ᵀ dO + e ∘ (K dS), dS ← c_C dS + s Qᵀ (c ∘ dO).
     What is None is left out, and the gradient of the final state is zero.
     """
-    value_parts: tl.constexpr = (V + BV - 1) // BV
-    key_part, value_part = tl.program_id(0) % KT, tl.program_id(0) // KT
+    VT: tl.constexpr = (V + BV - 1) // BV
+    key_part, value_part, index = part(KT, VT)
     keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    head, sequence = tl.program_id(1), tl.program_id(2)
-    index = sequence * heads + head
+    sequence, head = index // heads, index % heads
     q_head, k_head = head * q_heads // heads, head * k_heads // heads
     v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
@@ -145,7 +143,7 @@ def backward_of_writes(
             near = dS.to(Q.dtype)
             dW = tl.dot(U, tl.trans(near), input_precision=PRECISION) * late
             dW += tl.dot(tl.trans(R.to(Q.dtype)), Q, input_precision=PRECISION)
-            of_value, all_values = head * value_parts + value_part, heads * value_parts
+            of_value, all_values = head * VT + value_part, heads * VT
             put(dk, dW, first, rows, steps, all_values, of_value, keys, K)
             dU = tl.dot(W, near, input_precision=PRECISION) * late
             dU += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION)

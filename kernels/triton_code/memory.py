@@ -15,6 +15,17 @@ def place(starts, sequence, length, PACKED: tl.constexpr):
 
 
 @triton.jit
+def part(KT: tl.constexpr, VT: tl.constexpr):
+    """A program's tile of keys and of values, of KT and VT, and its sequence · head.
+
+    All in one axis of the grid, since the others end at 65535; those of one head are neighbours.
+    """
+    tiles: tl.constexpr = KT * VT
+    at = tl.program_id(0)
+    return at % KT, at % tiles // KT, at // tiles
+
+
+@triton.jit
 def tile(pointer, first, rows, length, heads, head, channels, size, UPCAST: tl.constexpr):
     """Rows × channels of one head, zero outside; `UPCAST` is for interpreted types without arithmetic."""
     where = ((first + rows)[:, None] * heads + head) * size + channels[None, :]
