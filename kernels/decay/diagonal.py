@@ -22,17 +22,17 @@ from .key_gates import PROGRAM as GATES
 from .key_gates import of_key_gates
 from .key_gates import tile_for as tile_for_gates
 
-PROGRAMS = programs_of("dsf.kernels.triton_code.diagonal_decay", {"bonus": "none"}, {"BEFORE": 0})
-
-
+CODE = "dsf.kernels.triton_code.diagonal_decay"
+PROGRAMS = programs_of(CODE, {"bonus": "none"}, {"BEFORE": 0})
+READ_BEFORE = programs_of(CODE, {"bonus": "fp32"}, {"BEFORE": 1})
 _NAMES = tuple(program.name for program in PROGRAMS)
 
 # (steps, keys, values, warps) of each program, by architecture: the largest without a spill on heads of any size
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
-    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 4)),
-    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
-    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
+    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 8)),
+    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
+    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
 }
 _WIDE = {
     80: ((16, 32, 32, 8), (16, 32, 32, 8), (16, 64, 32, 8)),
@@ -60,7 +60,7 @@ KERNEL = Kernel(
     title="Chunks of decay per key, by halves, the state in registers",
     admits="Λ is Diagonal, real and not negative; read after the update, or before it with a bonus",
     form="chunkwise",
-    programs=(*PROGRAMS, GATES),
+    programs=(*PROGRAMS, *READ_BEFORE, GATES),
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), chunks in chunks; Peng et al. 2024 (arXiv 2404.05892)",
 )
