@@ -45,9 +45,9 @@ _NAMES = tuple(PROGRAMS)
 # (steps, keys, values, warps) of each program, by architecture: the largest without a spill on heads of any size
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
-    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 4)),
-    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
-    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 4)),
+    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 8)),
+    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
+    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
 }
 _WIDE = {
     80: ((16, 32, 32, 8), (16, 32, 32, 8), (16, 64, 32, 8)),

@@ -39,7 +39,7 @@ def of_key_gates(
 
     As for one decay per head (`gates.of_gates`), without the sum over keys: `dq` and `dk` (B, T, H, K) are float32,
     `last` (N, H, K) is Σ_v dS_T ∘ S_T. Where steps are read `before` their own decay, the read at t does not pass g_t,
-    and dq is that of reads from the state alone.
+    and dq and dk are those of reads from the state alone, without a bonus.
     """
     found, tile, heads = torch.empty_like(g), tile_for(g.shape[3]), g.shape[2]
     grid = (int(tile.constants["KT"]) * packing.sequences * heads,)

@@ -4,6 +4,8 @@ With D_ij = Π a_l per key from a write j to a read i of a chunk, r_i from its s
 end, t over the whole, and S the state before it: Y = s P V + s (r ∘ Q) S with P_ij = Σ_k q_ik D_ijk k_jk, and
 S' = t S + (e ∘ K)ᵀ V. In `halves` D_ij is r_i e_j of one block: a masked product of matrices per size of block. Where
 steps are read before their update, each one's own entry is weighed by a bonus.
+
+Loops make their addresses and masks again in each chunk (`disable_licm`): kept, those fill the registers.
 """
 
 import triton

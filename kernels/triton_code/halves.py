@@ -44,7 +44,7 @@ def joined(reach, onward, whole, C: tl.constexpr, BK: tl.constexpr, S: tl.conste
 def parted(table, rows, LEVEL: tl.constexpr):
     """The entries (i, j) of a table (C, C) with j in the left and i in the right half of one block of 2^(LEVEL + 1).
 
-    `rows` start at a multiple of C. They change from chunk to chunk, so no mask is kept in registers.
+    `rows` start at a multiple of C.
     """
     half, block = rows >> LEVEL, rows >> (LEVEL + 1)
     keep = (block[:, None] == block[None, :]) & (half[:, None] > half[None, :])
