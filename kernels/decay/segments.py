@@ -61,16 +61,22 @@ class Segments:
 
     @classmethod
     def of(cls, packing: Packing, steps: int, device: torch.device) -> Segments:
-        """Segments of at most `steps` steps."""
+        """Segments of at most `steps` steps; nothing waits for the device unless sequences are packed."""
         starts = packing.starts
         if starts is None:
-            starts = packing.length * torch.arange(packing.sequences + 1, device=device)
-        counts = (-(-starts.diff() // steps)).clamp_min(1)
-        bounds = torch.cat([torch.zeros_like(starts[:1]), counts.cumsum(0)])
-        own = torch.arange(int(bounds[-1]), device=device)
-        sequence = torch.repeat_interleave(counts)
-        begins = starts[sequence] + steps * (own - bounds[sequence])
-        return cls(Packing(len(own), packing.length, torch.cat([begins, starts[-1:]])), bounds)
+            each = max(1, -(-packing.length // steps))
+            sequences = torch.arange(packing.sequences + 1, device=device)
+            within = steps * torch.arange(each, device=device)
+            begins = (packing.length * sequences[:-1, None] + within).flatten()
+            ends, bounds = packing.length * sequences[-1:], each * sequences
+        else:
+            counts = (-(-starts.diff() // steps)).clamp_min(1)
+            bounds = torch.cat([torch.zeros_like(starts[:1]), counts.cumsum(0)])
+            sequence = torch.repeat_interleave(counts)
+            within = torch.arange(len(sequence), device=device) - bounds[sequence]
+            begins, ends = starts[sequence] + steps * within, starts[-1:]
+        cut = Packing(len(begins), packing.length, torch.cat([begins, ends]))
+        return cls(cut, bounds)
 
     def carry(
         self, states: Tensor, decays: Tensor, given: Tensor, *, reverse: bool = False
