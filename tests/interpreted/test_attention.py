@@ -241,7 +241,7 @@ def one_tile_short(boxes, groups, steps, counts, tile):
 
 
 @triton.jit
-def never_masked(tile, whole, behind):
+def never_masked(tile, whole, behind, RANK: tl.constexpr):
     return tile[2] >= 0
 
 
