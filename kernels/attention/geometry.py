@@ -163,8 +163,10 @@ def of_band(
     low, high = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for (begin, stop), (first, after) in zip(pairwise(queries), pairwise(keys), strict=True):
         place = np.arange(after - (stop - begin), after)
-        low.append(np.maximum(place - (after if window is None else window - 1), first))
-        reach = 1 if causal else after if window is None else window
-        high.append(np.clip(place + reach, low[-1], after))
+        last = np.full_like(place, after)
+        start = np.full_like(place, first) if window is None else place - window + 1
+        end = place + 1 if causal else last if window is None else place + window
+        low.append(np.maximum(start, first))
+        high.append(np.clip(end, low[-1], last))
     intervals = np.concatenate(low), np.concatenate(high)
     return Geometry((Line(queries[-1], keys[-1], 1, (intervals,)),))

@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
 # float32 are three of TF32, or exact where those spill.
 _HALF = {
     80: {
-        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32, 4, 2)),
+        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32)),
         128: (Sizes(64, 64), Sizes(64, 64, 8, 2), Sizes(64, 64)),
         256: (Sizes(64, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2)),
     },

@@ -68,12 +68,12 @@ def forward(
     acc = tl.zeros((QZ * QY * QX, BV), tl.float32)
     bare = 0
     for turn in range(0, visits[0] * visits[1] * visits[2]):
-        now = turned(turn, first, visits)
+        now = turned(turn, first, visits, RANK)
         theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
         W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
         U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
         S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
-        clear = needs_no_mask(now, whole, behind)
+        clear = needs_no_mask(now, whole, behind, RANK)
         if WEIGHT == "softmax":
             S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, False)
             P, most, sum, acc = rescaled(S, most, sum, acc)
@@ -128,12 +128,12 @@ def backward_of_queries(
     acc = tl.zeros((QZ * QY * QX, BK), tl.float32)
     bare = 0
     for turn in range(0, visits[0] * visits[1] * visits[2]):
-        now = turned(turn, first, visits)
+        now = turned(turn, first, visits, RANK)
         theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
         W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
         U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
         S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
-        clear = needs_no_mask(now, whole, behind)
+        clear = needs_no_mask(now, whole, behind, RANK)
         if WEIGHT == "softmax":
             S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, False)
         _, slope = weighed(S, kept, WEIGHT, NORMALISED)
@@ -174,7 +174,7 @@ def backward_of_keys(
     visited = visits[0] * visits[1] * visits[2]
     for turn in range(0, heads // k_heads * visited):
         head = k_head * (heads // k_heads) + turn // visited
-        now = turned(turn % visited, first, visits)
+        now = turned(turn % visited, first, visits, RANK)
         places, rows = tokens_at(now, group, queries, steps, QZ, QY, QX, RANK)
         Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
         G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
@@ -183,7 +183,7 @@ def backward_of_keys(
             kept = column(row, start, rows, length, heads, head)[None, :]
             less = column(delta, start, rows, length, heads, head)[None, :]
         S = scored(tl.dot(W, tl.trans(Q), input_precision=PRECISION), scale, bias, WEIGHT)
-        clear = needs_no_mask(now, whole, behind)
+        clear = needs_no_mask(now, whole, behind, RANK)
         lows, highs = spans(low, high, group, steps, counts, places, RANK)
         if WEIGHT == "softmax":
             S = hidden(S, -float("inf"), clear, lows, highs, theirs, RANK, True)

@@ -45,8 +45,10 @@ def place_of(tiles, steps, heads):
 
 
 @triton.jit
-def turned(turn, first, visits):
+def turned(turn, first, visits, RANK: tl.constexpr):
     """The tile of a box at a linear index."""
+    if RANK == 1:  # no division in the loop
+        return first[0], first[1], first[2] + turn
     z, y, x = split(turn, visits[1], visits[2])
     return first[0] + z, first[1] + y, first[2] + x
 
@@ -102,12 +104,14 @@ def box(boxes, groups, steps, counts, tile):
 
 
 @triton.jit
-def needs_no_mask(tile, whole, behind):
+def needs_no_mask(tile, whole, behind, RANK: tl.constexpr):
     """Whether every pair of the tile is visible."""
-    z = (tile[0] >= whole[0]) & (tile[0] < behind[0])
-    y = (tile[1] >= whole[1]) & (tile[1] < behind[1])
-    x = (tile[2] >= whole[2]) & (tile[2] < behind[2])
-    return z & y & x
+    clear = (tile[2] >= whole[2]) & (tile[2] < behind[2])
+    if RANK >= 2:
+        clear &= (tile[1] >= whole[1]) & (tile[1] < behind[1])
+    if RANK == 3:
+        clear &= (tile[0] >= whole[0]) & (tile[0] < behind[0])
+    return clear
 
 
 @triton.jit

@@ -51,6 +51,7 @@ ROWS = (
     Row("the table's tiles", queries=20, keys=40, tile=None),
     Row("the table's tiles for few", queries=3, keys=70, heads=(2, 1), tile=None, dtype=torch.float16),
     Row("more queries than keys", queries=40, keys=9),
+    Row("more queries than keys, all seen", queries=40, keys=9, causal=False),
     Row("no query", queries=0, keys=5),
     Row("no key", queries=5, keys=0),
     Row("no sequence", batch=0, queries=5, keys=5),
@@ -241,7 +242,7 @@ def one_tile_short(boxes, groups, steps, counts, tile):
 
 
 @triton.jit
-def never_masked(tile, whole, behind):
+def never_masked(tile, whole, behind, RANK: tl.constexpr):
     return tile[2] >= 0
 
 

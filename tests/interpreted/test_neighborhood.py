@@ -162,12 +162,12 @@ def without_an_axis(
 
 
 @triton.jit
-def masked_always(tile, whole, behind):
+def masked_always(tile, whole, behind, RANK: tl.constexpr):
     return tile[2] < 0
 
 
 @triton.jit
-def never_masked(tile, whole, behind):
+def never_masked(tile, whole, behind, RANK: tl.constexpr):
     return tile[2] >= 0
 
 
