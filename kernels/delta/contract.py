@@ -63,8 +63,14 @@ _WIDE = (
     ((32, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (32, 32, 4)),
     ((16, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (16, 16, 4)),
 )
-# Where these do not fit: by (architecture, wide, gate per key, more than 128 keys, program).
-_OTHERWISE: dict[tuple[int, bool, bool, bool, str], tuple[int, int, int]] = {}
+# Where these do not fit: by architecture, program, gate per key, float32.
+_OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
+    (80, "gradients", True, False): (16, 16, 4),
+    (100, "gradients", True, False): (16, 16, 8),
+    (100, "gradients", False, True): (32, 16, 4),
+    (90, "prepare", True, True): (32, 16, 4),
+}
+_IN_MEMORY = (64, 32, 4)  # of the walks, where the state is not held in registers: any size fits
 
 
 def tile_for(
@@ -74,8 +80,11 @@ def tile_for(
     values, wide = keys if values is None else values, dtype == "float32"
     keyed, chunk = bool(program.flags["KEYED"]), 16 if wide else 32
     usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(program.name)]
-    case = (architecture, wide, keyed, keys > 128, program.name)
+    case = (architecture, program.name, keyed, wide)
     of_keys, of_values, warps = _OTHERWISE.get(case, usual)
+    held = not wide and keys <= 128
+    if program.name in ("walk", "walk_back") and not held:
+        of_keys, of_values, warps = _IN_MEMORY
     of_keys, of_values = min(power(keys), of_keys), min(power(values), of_values)
     constants = {
         "K": keys,
@@ -86,7 +95,7 @@ def tile_for(
         "KT": -(-keys // of_keys),
         "VT": -(-values // of_values),
         "LEVELS": chunk.bit_length() - 1,
-        "HELD": int(not wide),
+        "HELD": int(held),
         "PRECISION": "tf32x3",
     }
     return Tile(constants, warps)

@@ -4,8 +4,8 @@ With L_ij = b_iᵀ D_{ij} k_j β_j below the diagonal and P_ij = q_iᵀ D_{ij} k
 (I + L)⁻¹ and P. Where gates differ by key it stores q, b and k as they meet the state before or after the chunk.
 
 The inverse is made block by block, T ← T - T L₂₁ T over halves of 1, 2, 4, … rows. The product of (I + L^{2^m}) is
-the same in exact arithmetic and useless in float32: for equal keys and β = 2 the entries of L^{C/2} pass 10²⁷
-at C = 64 while those of the inverse are ±2.
+the same in exact arithmetic and useless in float32: for equal keys and β = 2 the entries of L^16 reach 10¹³ while
+those of the inverse are ±2.
 """
 
 import triton

@@ -91,6 +91,7 @@ def onto_memory(
         put_matrix(kept, S, place_of_kept, keys, values, K, V)
         X = tile(x, first, rows, length, heads, head, keys, K, UPCAST)
         found += tl.dot(X, S.to(X.dtype), input_precision=PRECISION)
+    tl.debug_barrier()  # all have read before any writes
     return found
 
 

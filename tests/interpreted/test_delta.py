@@ -49,35 +49,36 @@ class Row:
     scale: float = 0.5
 
 
+ALONE = (1, 1, 1, 1)
 ROWS = (
-    Row("two chunks", batch=2, length=37, heads=(1, 1, 1, 1)),
-    Row("two chunks, a gate per key", length=37, keyed=True),
+    Row("two chunks", batch=2, length=20, heads=ALONE),
+    Row("two chunks, a gate per key", keyed=True),
     Row("one step", length=1),
     Row("no step", length=0),
     Row("no sequence", batch=0, length=5),
     Row("one channel", keys=1, values=1, length=19, keyed=True),
-    Row("sizes that are no powers of two", keys=20, values=24, keyed=True, heads=(1, 1, 1, 1)),
-    Row("several tiles of keys and values", keys=130, values=70, length=9, heads=(1, 1, 1, 1)),
-    Row("the same with a gate per key", keys=40, values=70, length=9, heads=(1, 1, 1, 1), keyed=True),
+    Row("sizes that are no powers of two", keys=20, values=24, keyed=True, heads=ALONE),
+    Row("several tiles of keys and values", keys=130, values=70, length=9, heads=ALONE),
+    Row("the same with a gate per key", keys=40, values=70, length=9, heads=ALONE, keyed=True),
     Row("one key and query for four heads", heads=(4, 1, 1, 4)),
     Row("one value for two heads", heads=(2, 2, 1, 1), keyed=True),
-    Row("four rows, one by one", rows=4, length=10),
-    Row("four rows, a gate per key", rows=4, length=10, keyed=True, heads=(1, 1, 1, 1)),
-    Row("two rows together", rows=2, together=True, length=20, heads=(1, 1, 1, 1)),
-    Row("two rows together, a gate per key", rows=2, together=True, length=20, keyed=True),
-    Row("four rows together, a gate per key", rows=4, together=True, length=9, keyed=True),
-    Row("packed, one empty", length=45, starts=(0, 0, 8, 45), heads=(1, 1, 1, 1)),
-    Row("packed, a gate per key", length=30, starts=(0, 20, 20, 30), rows=2, together=True, keyed=True, zero=True),
-    Row("tiny gates", gates=1e-6, keyed=True),
-    Row("huge gates", gates=300.0),
-    Row("huge gates per key", gates=3000.0, keyed=True),
+    Row("four rows, one by one", rows=4, length=7),
+    Row("four rows, a gate per key", rows=4, length=7, keyed=True, heads=ALONE),
+    Row("two rows together", rows=2, together=True, length=13, heads=ALONE),
+    Row("two rows together, a gate per key", rows=2, together=True, length=13, keyed=True),
+    Row("four rows together, a gate per key", rows=4, together=True, length=7, keyed=True, heads=ALONE),
+    Row("packed, one empty", length=24, starts=(0, 0, 3, 24), heads=ALONE),
+    Row("packed, a gate per key", length=16, starts=(0, 10, 10, 16), rows=2, together=True, keyed=True, heads=ALONE),
+    Row("tiny gates", gates=1e-6, keyed=True, heads=ALONE),
+    Row("huge gates", gates=300.0, heads=ALONE),
+    Row("huge gates per key", gates=3000.0, keyed=True, heads=ALONE),
     Row("exact zeros", zero=True),
-    Row("exact zeros per key", zero=True, keyed=True, length=36, heads=(1, 1, 1, 1)),
-    Row("equal keys", same=True, length=36, gates=0.0, heads=(1, 1, 1, 1)),
-    Row("equal keys, a gate per key", same=True, keyed=True, gates=1e-3, heads=(1, 1, 1, 1)),
+    Row("exact zeros per key", zero=True, keyed=True, heads=ALONE),
+    Row("equal keys", same=True, length=36, gates=0.0, heads=ALONE),
+    Row("equal keys, a gate per key", same=True, keyed=True, gates=1e-3, heads=ALONE),
     Row("keys that are not of unit length", size=1.3, length=6),
-    Row("float16, several tiles of keys", dtype=torch.float16, length=34, keys=130, heads=(1, 1, 1, 1)),
-    Row("float16, a gate per key", dtype=torch.float16, keyed=True, rows=2, together=True),
+    Row("float16, several tiles of keys", dtype=torch.float16, length=34, keys=70, heads=ALONE),
+    Row("float16, a gate per key", dtype=torch.float16, keyed=True, rows=2, together=True, heads=ALONE),
     Row("bfloat16", dtype=torch.bfloat16, length=18),
     Row("bfloat16, a gate per key", dtype=torch.bfloat16, length=18, keyed=True),
 )  # fmt: skip
@@ -283,7 +284,7 @@ def test_within_bounds_of_the_recurrence(row: Row) -> None:
     law_within_bounds(row)
 
 
-SMALL = Row("small", length=5, keys=2, values=3, heads=(1, 1, 1, 1), keyed=True)
+SMALL = Row("small", length=5, keys=2, values=3, heads=ALONE, keyed=True)
 
 
 def test_in_sixty_digits() -> None:
