@@ -57,7 +57,10 @@ def page(document: dict[str, Any], source: Path) -> str:
     if document["absent"]:
         lines += ["", f"Not in this version: {', '.join(document['absent'])}."]
     lines += ["", "## Errors", "", *_errors(document)]
-    for group, title in (("times", "Times"), ("long", "Lengths")):
+    for group, title in (
+        ("times", "Times"),
+        ("long", "Sequences of growing length, a million tokens in all"),
+    ):
         lines += ["", f"## {title}", ""]
         for case, rows in _by_case(document, "time", group):
             lines += [f"### {case[0].upper()}{case[1:]}", "", *_times(rows, document), ""]

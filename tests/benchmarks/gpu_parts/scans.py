@@ -70,7 +70,7 @@ CASES = (
         small=CHANNEL_SMALL,
         repeated=CHANNEL_REPEATED,
         times=GATES,
-        long=long(1, 1, 2048),
+        long=long(1, 1, 1024),
         far=CHANNEL_FAR,
         dtypes=("bfloat16", "float16", "float32", "complex64"),
         timed="float32",
@@ -88,6 +88,6 @@ CASES = (
         small=CHANNEL_SMALL,
         repeated=CHANNEL_REPEATED,
         times=MAMBA,
-        long=long(1, 16, 1024, 262144),
+        long=long(1, 16, 1024),
     ),
 )

@@ -129,7 +129,7 @@ def _flat(rows: Rows, case: str, part: str) -> Verdict | None:
         return None
     name = {"forward": "forward", "both": "forward and backward"}[part]
     aim = f"{case}: flat, {name}"
-    statement = f"Time per token is flat within {FLAT - 1:.0%} over all lengths"
+    statement = f"Time per token is flat within {FLAT - 1:.0%} over all lengths, of as many tokens"
     if rows.dry:
         return dry_run(aim, statement)
     times = {
