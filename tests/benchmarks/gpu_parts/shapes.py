@@ -21,7 +21,7 @@ _LENGTHS = (2048, 8192, 32768, 131072, 524288, TOKENS)
 
 
 def long(heads: int, keys: int, values: int) -> tuple[Sizes, ...]:
-    """A million tokens in sequences of growing length: a device that is as full at every one of them."""
+    """A million tokens, in sequences of growing length."""
     return tuple(
         Sizes(f"length {T}", TOKENS // T, T, heads, keys, values, quick=T in _LENGTHS[:3])
         for T in _LENGTHS
