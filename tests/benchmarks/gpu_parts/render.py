@@ -112,7 +112,8 @@ def _nearest(rows: list[dict[str, Any]]) -> tuple[str, str]:
         for result in row.get("results", ())
         if "fault" not in result
         for kind in ("largest", "rms")
-        if isinstance(result[kind]["error"], float) and result[kind]["bound"]
+        if all(isinstance(result[kind][x], float) for x in ("error", "bound"))
+        and result[kind]["bound"]
     ]
     if not ratios:
         return "", ""

@@ -141,6 +141,8 @@ def said(found: dict[str, Any]) -> str:
     for part, name in (("forward", "forward"), ("both", "with backward")):
         if (ms := verdicts.best(found, part)) is not None:
             words.append(f"{name} {ms:.3g} ms, {found[part].get('share', 0):.0%} of the floor")
+            if fault := found[part].get("graph_fault"):
+                words.append(f"no graph: {fault}")
     for name, peer in found.get("peers", {}).items():
         ms = verdicts.best(peer, "forward")
         words.append(f"{name} {peer['absent'] if ms is None else f'{ms:.3g} ms'}")
