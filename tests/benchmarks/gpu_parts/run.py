@@ -37,6 +37,7 @@ def run(
     here, absent = present(chosen(only))
     jobs = plan(here, settings)
     journal = Journal(path, machine.identity(settings.device, settings.quick))
+    print(f"measuring {machine.measured()}", file=sys.stderr)
     session = _Session(journal, jobs, [case.name for case in absent], settings, list(only))
     left = [job for job in jobs if job.key not in journal.rows]
     shared = [job for job in left if not job.alone]
