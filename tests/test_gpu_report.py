@@ -249,6 +249,24 @@ def test_a_worker_that_dies_or_hangs_costs_one_row(monkeypatch, tmp_path: Path) 
     assert found["d"]["passes"]
 
 
+def test_a_job_that_the_session_has_no_time_for_is_left(monkeypatch, tmp_path: Path) -> None:
+    from gpu_parts import workers
+    from gpu_parts.jobs import Job, Settings
+
+    script = tmp_path / "worker.py"
+    script.write_text(FRAGILE, encoding="utf-8")
+    monkeypatch.setattr(workers, "ENTRY", script)
+    monkeypatch.setattr(workers, "START_S", 0.5)
+    monkeypatch.setattr(workers, "GRACE_S", 0.5)
+    found: list[str] = []
+    left = iter([1.0, 0.0, 0.0])
+    jobs = [Job("check", "x", "checks", name, "float32") for name in ("hangs", "a")]
+    workers.together(
+        jobs, Settings("cpu"), 1, lambda job, row: found.append(job.sizes), lambda: next(left)
+    )
+    assert found == []
+
+
 # The page.
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,17 @@ def test_products_in_plain_tf32_are_reported(monkeypatch) -> None:
     assert {"outputs", "final state", "gradient of q"} <= failed
 
 
+@pytest.mark.full
+def test_every_case_passes_its_dry_run(tmp_path: Path) -> None:
+    from gpu_parts.cases import CASES
+
+    assert here(tmp_path / "run.json") == 3  # its times decide nothing
+    found = strictly(tmp_path / "run.json")
+    assert found["complete"]
+    assert {row["case"] for row in found["rows"]} | set(found["absent"]) == {c.name for c in CASES}
+    assert {v["status"] for v in found["verdicts"]} == {"holds", "not-run"}
+
+
 def test_a_wrong_operator_ends_the_script_with_one(monkeypatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setattr(dsf.kernels, "gated_scan", slightly_off)
     assert here(tmp_path / "run.json", "--only", "gated scan") == 1
@@ -310,7 +322,11 @@ def test_an_operator_that_does_not_repeat_is_reported(monkeypatch) -> None:
 
 
 def test_an_operator_that_is_not_there_is_absent(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.delattr(dsf.kernels, "gated_scan")
+    from gpu_parts import run
+    from gpu_parts.cases import named
+
+    gone = replace(named("gated scan"), operator="dsf.kernels:not_in_this_version")
+    monkeypatch.setattr(run, "CASES", (gone,))
     assert here(tmp_path / "run.json", "--only", "gated scan") == 3
     found = strictly(tmp_path / "run.json")
     assert found["absent"] == ["gated scan"] and found["rows"] == []

@@ -47,9 +47,8 @@ def graph_ms(calls: Calls, device: torch.device, budget_ms: float) -> float:
                 call()
         torch.cuda.synchronize(device)
         graph.replay()
-        found = []
-        for _ in range(7):
-            found.append(_between_events(graph.replay) / times)
+        replays = max(2, min(7, int(budget_ms / max(once * times, 1e-3))))
+        found = [_between_events(graph.replay) / times for _ in range(replays)]
     torch.cuda.current_stream(device).wait_stream(stream)
     return statistics.median(found)
 
@@ -58,7 +57,6 @@ def _warm(calls: Calls, device: torch.device) -> None:
     """Compile, tune and load: none of it may happen while a graph is captured."""
     for call in calls:
         call()
-    calls[0]()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -129,3 +129,16 @@ def selective(x, delta, A, b, c, initial_state, *, skip=None, starts=None) -> Pa
 
     y, final = by_sequence(run, (x, delta, b, c), initial_state, starts)
     return (y if skip is None else y + skip * x), final
+
+
+def elementwise(x, a, w, c, initial_state, *, starts=None) -> Pair:
+    """h = a ∘ h + w diag(x), y = hᵀ c; a and w (B, T, H, K, V)."""
+
+    def run(x, a, w, c, h):
+        rows = []
+        for t in range(x.shape[1]):
+            h = a[:, t] * h + w[:, t] * x[:, t, :, None, :]
+            rows.append((c[:, t, :, :, None] * h).sum(-2))
+        return _stacked(rows, x), h
+
+    return by_sequence(run, (x, a, w, c), initial_state, starts)

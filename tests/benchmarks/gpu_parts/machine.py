@@ -47,10 +47,17 @@ def version(package: str) -> str | None:
 
 
 def digest() -> str:
-    """Of the kernels and of what measures them."""
+    """Of the kernels that are imported, wherever they are installed, and of what measures them."""
     total = hashlib.sha256()
-    for folder in (ROOT / "kernels", Path(__file__).parent):
+    for folder in (measured(), Path(__file__).parent):
         for path in sorted(folder.rglob("*.py")):
-            total.update(str(path.relative_to(ROOT)).encode())
+            total.update(str(path.relative_to(folder)).encode())
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
+
+
+def measured() -> Path:
+    """The folder of the kernels that are imported."""
+    import dsf.kernels
+
+    return Path(dsf.kernels.__file__).resolve().parent

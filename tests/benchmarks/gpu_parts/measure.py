@@ -12,6 +12,7 @@ from torch import Tensor
 from . import clocks
 from .case import Case, Function, Inputs, Peer, Sizes
 from .peers import missing
+from .verdicts import best
 
 
 def times(
@@ -31,10 +32,10 @@ def times(
     for part, moved in _bytes(first, ours, case.backward).items():
         floor = moved / (1e9 * copy_tb_s)
         row[part] |= {"bytes": moved, "floor_ms": floor}
-        if best := _best(row[part]):
-            row[part]["share"] = floor / best
+        if ms := best(row, part):
+            row[part]["share"] = floor / ms
             if case.flops is not None and part == "forward":
-                row[part]["tflop_s"] = case.flops(sizes) / (1e9 * best)
+                row[part]["tflop_s"] = case.flops(sizes) / (1e9 * ms)
     row["peers"] = {}
     if case.against is not None:
         row["against"] = case.against
@@ -48,11 +49,6 @@ def times(
         if where.type == "cuda":  # a peer's graph must not keep its memory
             gc.collect()
     return row
-
-
-def _best(part: dict[str, Any]) -> float | None:
-    """The time without the host where there is one."""
-    return part.get("graph_ms") or part.get("eager_ms")
 
 
 def _run(function: Function, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -108,7 +104,7 @@ def _clocked(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"eager_ms": clocks.eager_ms(calls, device, budget_ms)}
     if device.type != "cuda":
-        return found | {"graph_ms": None, "graph_fault": "no CUDA graphs on the CPU"}
+        return found | {"graph_ms": None}
     try:
         found["graph_ms"] = clocks.graph_ms(calls, device, budget_ms)
     except RuntimeError as error:  # some peers cannot be captured; that is a result

@@ -172,3 +172,10 @@ def selective_scan(x, delta, A, b, c, initial_state, *, skip=None, starts=None) 
     wide = (each.float() for each in (x, delta, A, b, c, initial_state))
     y, final = exact.selective(*wide, starts=starts)
     return (y.to(x.dtype) if skip is None else y.to(x.dtype) + skip.to(x.dtype) * x), final
+
+
+def elementwise_scan(x, a, w, c, initial_state, *, starts=None) -> Pair:
+    """The loop in float32, outputs rounded to the type of x."""
+    wide = (each.float() for each in (x, a, w, c, initial_state))
+    y, final = exact.elementwise(*wide, starts=starts)
+    return y.to(x.dtype), final

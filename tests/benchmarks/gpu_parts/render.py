@@ -57,7 +57,10 @@ def page(document: dict[str, Any], source: Path) -> str:
     if document["absent"]:
         lines += ["", f"Not in this version: {', '.join(document['absent'])}."]
     lines += ["", "## Errors", "", *_errors(document)]
-    for group, title in (("times", "Times"), ("long", "Lengths")):
+    for group, title in (
+        ("times", "Times"),
+        ("long", "Sequences of growing length, a million tokens in all"),
+    ):
         lines += ["", f"## {title}", ""]
         for case, rows in _by_case(document, "time", group):
             lines += [f"### {case[0].upper()}{case[1:]}", "", *_times(rows, document), ""]
@@ -109,7 +112,8 @@ def _nearest(rows: list[dict[str, Any]]) -> tuple[str, str]:
         for result in row.get("results", ())
         if "fault" not in result
         for kind in ("largest", "rms")
-        if isinstance(result[kind]["error"], float) and result[kind]["bound"]
+        if all(isinstance(result[kind][x], float) for x in ("error", "bound"))
+        and result[kind]["bound"]
     ]
     if not ratios:
         return "", ""

@@ -37,6 +37,7 @@ def run(
     here, absent = present(chosen(only))
     jobs = plan(here, settings)
     journal = Journal(path, machine.identity(settings.device, settings.quick))
+    print(f"measuring {machine.measured()}", file=sys.stderr)
     session = _Session(journal, jobs, [case.name for case in absent], settings, list(only))
     left = [job for job in jobs if job.key not in journal.rows]
     shared = [job for job in left if not job.alone]
@@ -141,6 +142,8 @@ def said(found: dict[str, Any]) -> str:
     for part, name in (("forward", "forward"), ("both", "with backward")):
         if (ms := verdicts.best(found, part)) is not None:
             words.append(f"{name} {ms:.3g} ms, {found[part].get('share', 0):.0%} of the floor")
+            if fault := found[part].get("graph_fault"):
+                words.append(f"no graph: {fault}")
     for name, peer in found.get("peers", {}).items():
         ms = verdicts.best(peer, "forward")
         words.append(f"{name} {peer['absent'] if ms is None else f'{ms:.3g} ms'}")

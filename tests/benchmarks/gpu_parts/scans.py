@@ -1,4 +1,4 @@
-"""Cases of channels: the gated scan, real and complex, and the selective scan."""
+"""Cases of channels: the gated scan, real and complex, the selective and the elementwise scan."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def selective(draw: Draw, sizes: Sizes) -> Inputs:
     return Inputs(tensors, {"starts": draw.starts(sizes)})
 
 
+def elementwise(draw: Draw, sizes: Sizes) -> Inputs:
+    """Gates in (0, 1) and writes of every key and channel."""
+    lead = (sizes.batch, sizes.length, sizes.heads)
+    tensors = {
+        "x": draw.data(draw.normal(*lead, sizes.values)),
+        "a": draw.data(draw.uniform(*lead, sizes.keys, sizes.values)),
+        "w": draw.data(draw.normal(*lead, sizes.keys, sizes.values)),
+        "c": draw.data(draw.normal(*lead, sizes.keys)),
+        "initial_state": draw.normal(sizes.sequences, sizes.heads, sizes.keys, sizes.values),
+    }
+    return Inputs(tensors, {"starts": draw.starts(sizes)})
+
+
 CASES = (
     Case(
         name="gated scan",
@@ -70,7 +83,7 @@ CASES = (
         small=CHANNEL_SMALL,
         repeated=CHANNEL_REPEATED,
         times=GATES,
-        long=long(1, 1, 2048),
+        long=long(1, 1, 1024),
         far=CHANNEL_FAR,
         dtypes=("bfloat16", "float16", "float32", "complex64"),
         timed="float32",
@@ -88,6 +101,19 @@ CASES = (
         small=CHANNEL_SMALL,
         repeated=CHANNEL_REPEATED,
         times=MAMBA,
-        long=long(1, 16, 1024, 262144),
+        long=long(1, 16, 1024),
+    ),
+    Case(
+        name="elementwise scan",
+        kernel="elementwise-scan",
+        operator="dsf.kernels:elementwise_scan",
+        draw=elementwise,
+        exact=exact.elementwise,
+        naive=naive.elementwise_scan,
+        results=("outputs", "last state"),
+        checks=CHANNEL_CHECKS,
+        small=CHANNEL_SMALL,
+        repeated=CHANNEL_REPEATED,
+        times=(Sizes("2,4096,1024, 16 states", 2, 4096, 1, 16, 1024, quick=True),),
     ),
 )

@@ -16,15 +16,15 @@ SIX = (
     Sizes("8,2048,32,256", 8, 2048, 32, 256, 256),
     Sizes("8,1024,8,64", 8, 1024, 8, 64, 64, quick=True),
 )
-_LENGTHS = (2048, 8192, 32768, 131072, 524288, 1048576)
+TOKENS = 1 << 20
+_LENGTHS = (2048, 8192, 32768, 131072, 524288, TOKENS)
 
 
-def long(heads: int, keys: int, values: int, longest: int = 1048576) -> tuple[Sizes, ...]:
-    """One sequence of growing length."""
+def long(heads: int, keys: int, values: int) -> tuple[Sizes, ...]:
+    """A million tokens, in sequences of growing length."""
     return tuple(
-        Sizes(f"length {T}", 1, T, heads, keys, values, quick=T in _LENGTHS[:3])
+        Sizes(f"length {T}", TOKENS // T, T, heads, keys, values, quick=T in _LENGTHS[:3])
         for T in _LENGTHS
-        if T <= longest
     )
 
 

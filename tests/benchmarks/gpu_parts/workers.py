@@ -21,8 +21,7 @@ from .jobs import Job, Settings, copied, perform
 
 ENTRY = Path(__file__).resolve().parents[1] / "gpu.py"
 START_S = 120.0  # importing torch and making a context on a machine that is cold
-
-GRACE_S = 25.0
+GRACE_S = 25.0  # a job that is begun may end so much later than the others
 
 Report = Callable[[Job, dict[str, Any]], None]
 Left = Callable[[], float]
@@ -39,6 +38,8 @@ class Worker:
 
     def ask(self, question: dict[str, Any], limit_s: float) -> dict[str, Any]:
         """The answer, or a row that says how the worker ended; such a row is tried again in a later session."""
+        if self._process is not None and self._process.poll() is not None:
+            self.end()  # it died between two questions
         fresh = self._process is None
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
@@ -66,7 +67,14 @@ class Worker:
         code = self.close()
         why = f"gave no answer in {limit_s:.0f} s" if late.is_set() else f"died ({code})"
         words = f"the worker {why}: {self._last_words() or 'without a word'}"
-        return {"error": words, "passes": False, "retry": True}
+        return {"error": words, "passes": False, "retry": True, "late": late.is_set()}
+
+    def report(self, job: Job, question: dict[str, Any], left_s: Left, report: Report) -> None:
+        """Report a job's row, unless the session's time was up before the job's own: then it is left."""
+        limit_s = min(job.limit_s, max(left_s(), 0.0) + GRACE_S)
+        found = self.ask({"job": job.to_json(), **question}, limit_s)
+        if not found.pop("late", False) or limit_s == job.limit_s:
+            report(job, found)
 
     def _start(self) -> subprocess.Popen[str]:
         self._errors = tempfile.TemporaryFile("w+")
@@ -82,9 +90,10 @@ class Worker:
 
     def _last_words(self) -> str:
         """What the process that ended wrote to standard error."""
-        if self._errors is None:
+        errors, self._errors = self._errors, None
+        if errors is None:
             return ""
-        with self._errors as file:
+        with errors as file:
             file.seek(0)
             return " ".join(file.read()[-600:].split())
 
@@ -135,6 +144,10 @@ def together(
         waiting.put(job)
     lock = threading.Lock()
 
+    def locked(job: Job, found: dict[str, Any]) -> None:
+        with lock:
+            report(job, found)
+
     def work() -> None:
         worker = Worker(settings)
         try:
@@ -143,9 +156,7 @@ def together(
                     job = waiting.get_nowait()
                 except queue.Empty:
                     return
-                found = worker.ask({"job": job.to_json()}, _limit(job, left_s))
-                with lock:
-                    report(job, found)
+                worker.report(job, {}, left_s, locked)
         finally:
             worker.end()
 
@@ -154,11 +165,6 @@ def together(
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _limit(job: Job, left_s: Left) -> float:
-    """A job that is begun may end a little later than the others."""
-    return min(job.limit_s, max(left_s(), 0.0) + GRACE_S)
 
 
 def alone(jobs: Iterable[Job], settings: Settings, report: Report, left_s: Left) -> None:
@@ -172,8 +178,7 @@ def alone(jobs: Iterable[Job], settings: Settings, report: Report, left_s: Left)
                 found = worker.ask({}, 60)
                 if (bandwidth := found.get("tb_s")) is None:
                     return report(job, found)
-            question = {"job": job.to_json(), "copy_tb_s": bandwidth}
-            report(job, worker.ask(question, _limit(job, left_s)))
+            worker.report(job, {"copy_tb_s": bandwidth}, left_s, report)
     finally:
         worker.end()
 
