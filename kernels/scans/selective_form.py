@@ -5,28 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, OuterCoupling
+from dsf.coupling import ChannelCoupling, OuterCoupling, ScaledCoupling
 from dsf.errors import Refusal
 from dsf.forms.base import Sizes
 from dsf.forms.core import Core
 from dsf.forms.gated_scan import PASS
 from dsf.kernels.form import KernelForm, is_single
 from dsf.numerics import Roundings
-from dsf.structure import Elementwise
+from dsf.structure import Discretised, Elementwise
 from dsf.system import System
 
 from .elementwise_operator import elementwise_scan
 from .selective import STEPS
+from .selective_operator import selective_scan
 
 
 @dataclass(frozen=True)
 class SelectiveScan(KernelForm):
-    r"""The Triton kernel of the elementwise scan (`dsf.kernels.elementwise_scan`) on CUDA tensors, in float32.
+    r"""The Triton kernels of the selective scan on CUDA tensors, in float32.
 
-    h_t = a_t ⊙ h_{t-1} + w_t diag(x_t), y_t = h_tᵀ c_t: S6 and every real Elementwise gate. A system holds its gates
-    and writes whole, (T, K, V); `dsf.kernels.selective_scan` takes the Δ, A and b of S6 and makes them as it goes.
+    S6 in its factors Δ, A and b runs `dsf.kernels.selective_scan`, which makes gates as it goes. Every other real
+    Elementwise gate h_t = a_t ⊙ h_{t-1} + w_t diag(x_t), y_t = h_tᵀ c_t runs `dsf.kernels.elementwise_scan`, with gates
+    and writes whole, (T, K, V).
     """
 
     name: ClassVar[str] = "triton-selective-scan"
@@ -45,6 +48,8 @@ class SelectiveScan(KernelForm):
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         assert isinstance(core.transition, Elementwise) and isinstance(core.read, OuterCoupling)
+        if (factors := _factors(core)) is not None:
+            return _selective(core, *factors)
         none = core.read.several == 0  # every query reads the last state, and there are no outputs
         reads = core.transition.decay[..., 0] if none else core.read.weights
         writes = core.write.weights
@@ -70,3 +75,39 @@ class SelectiveScan(KernelForm):
     def operations(self, system: System, sizes: Sizes) -> float:
         numbers = sizes.length * sizes.sequences * system.key_size * sizes.values
         return 2 * PASS * numbers / 1000 + 1_000_000
+
+
+def _factors(core: Core) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Δ (B, T, H, V), A (H, K, V) and b of S6, where the system holds these and they are what the kernel takes."""
+    gate, write = core.transition, core.write
+    if not isinstance(gate, Discretised) or not isinstance(write, ScaledCoupling):
+        return None
+    same = gate.rate.shape[0] == 1 or gate.rate.stride(0) == 0
+    constant = same and gate.rate.shape[1] == 1 and gate.step.shape[3] == 1
+    if not constant or core.read.several is not None:
+        return None
+    batch, length, heads, values = core.tokens.shape
+    step = gate.step[..., 0, :].expand(batch, length, heads, values)
+    if not _are_one(step, write.gains.expand_as(step)):
+        return None
+    return step, gate.rate[0, 0].expand(heads, core.key_size, values), write.keys
+
+
+def _are_one(step: Tensor, gains: Tensor) -> bool:
+    """Whether the Δ that decays is the Δ that writes: the kernel takes one, and gives it one gradient."""
+    if torch.is_grad_enabled() and (step.requires_grad or gains.requires_grad):
+        places = [(x.data_ptr(), x.stride(), x.requires_grad) for x in (step, gains)]
+        return places[0] == places[1] and step._base is gains._base is not None
+    return torch.equal(step, gains)
+
+
+def _selective(core: Core, step: Tensor, rate: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Heads become groups: their channels share b and c."""
+    batch, length, heads, _ = core.tokens.shape
+    shape = (batch, length, heads, core.key_size)
+    x, delta = (each.flatten(2).to(core.memory.dtype) for each in (core.tokens, step))
+    b, c = (each.expand(shape).to(x.dtype) for each in (keys, core.read.weights))
+    outputs, final = selective_scan(
+        x, delta, rate.mT.flatten(0, 1), b, c, core.memory.mT.flatten(1, 2)
+    )
+    return outputs.unflatten(2, (heads, -1)), final.unflatten(1, (heads, -1)).mT

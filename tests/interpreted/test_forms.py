@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lawbook import laws
@@ -13,10 +15,14 @@ from lawbook.kernels import (
     drawn,
     gradients_of_decay_agree,
 )
+from torch import Tensor
 
 from dsf.coupling import ChannelCoupling, OuterCoupling
+from dsf.forms import run
+from dsf.forms.base import Form
+from dsf.forms.bounds import error_bound
 from dsf.kernels.decay import scalar, scalar_form
-from dsf.kernels.scans import channel, channel_form, elementwise, selective_form
+from dsf.kernels.scans import channel, channel_form, elementwise, selective, selective_form
 from dsf.mixers.aaren import AAREN
 from dsf.mixers.architecture import Architecture
 from dsf.mixers.lightning import LIGHTNING
@@ -30,8 +36,9 @@ from dsf.mixers.retnet import RETNET
 from dsf.mixers.rg_lru import RG_LRU
 from dsf.mixers.rwkv4 import RWKV4
 from dsf.mixers.s5 import S5
-from dsf.mixers.s6 import S6
+from dsf.mixers.s6 import S6, s6
 from dsf.mixers.ssd import SSD
+from dsf.numerics import require_within
 from dsf.state import State
 from dsf.structure import Elementwise
 from dsf.system import System
@@ -115,11 +122,76 @@ class SelectiveScanPrograms(torch.autograd.Function):
         return (*elementwise.backward(q, kept, dy, dfinal), None)
 
 
-def test_selective_scan_runs_s6(monkeypatch) -> None:
+class FactorsPrograms(torch.autograd.Function):
+    """`selective_scan` through the interpreted programs."""
+
+    runs = 0
+
+    @staticmethod
+    def forward(ctx, x, delta, A, b, c, state):
+        FactorsPrograms.runs += 1
+        y, final, kept = selective.forward(selective.Quantities.of(x, delta, A, b, c, state, None))
+        ctx.save_for_backward(x, delta, A, b, c, state, kept)
+        return y, final
+
+    @staticmethod
+    def backward(ctx, dy, dfinal):
+        x, delta, A, b, c, state, kept = ctx.saved_tensors
+        quantities = selective.Quantities.of(x, delta, A, b, c, state, None)
+        return selective.backward(quantities, kept, dy, dfinal)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_selective_scan_runs_s6(whole: bool, monkeypatch) -> None:
+    """In its factors, and with its gates and writes made before the run."""
     monkeypatch.setattr(selective_form, "elementwise_scan", SelectiveScanPrograms.apply)
+    monkeypatch.setattr(selective_form, "selective_scan", FactorsPrograms.apply)
+    monkeypatch.setattr(FactorsPrograms, "runs", 0)
     form, (system, tokens, state) = SelectiveScanHere(), drawn(S6)
+    if whole:
+        parts = {"transition": system.transition.whole(), "write": system.write.whole()}
+        system = replace(system, **parts)
     laws.forms_agree(form, system, tokens, state, torch.float32)
     laws.gradients_agree(form, *core_alone(system, tokens, state), torch.float32)
+    assert bool(FactorsPrograms.runs) != whole
+
+
+def test_the_factors_of_s6_have_their_gradients(monkeypatch) -> None:
+    """Δ decays and writes: its gradient is the sum of both, as in the recurrence; likewise those of A, b and c."""
+    monkeypatch.setattr(selective_form, "selective_scan", FactorsPrograms.apply)
+    monkeypatch.setattr(FactorsPrograms, "runs", 0)
+    draw = torch.Generator().manual_seed(5)
+    delta, b, c, x = (torch.rand(2, 19, size, generator=draw) for size in (5, 3, 3, 5))
+    given = {"delta": delta, "A": -torch.rand(5, 3, generator=draw), "b": b, "c": c}
+    tokens, seed = x[:, :, None], torch.randn(2, 19, 1, 5, generator=draw)
+
+    def gradients(form: Form, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = {name: each.to(dtype).requires_grad_() for name, each in given.items()}
+        outputs = run(s6(**leaves), tokens.to(dtype), form=form)[0]
+        return torch.autograd.grad(outputs, list(leaves.values()), seed.to(dtype))
+
+    form, system = SelectiveScanHere(), s6(**given)
+    found, exact = gradients(form, torch.float32), gradients(laws.EXACT, torch.float64)
+    assert FactorsPrograms.runs
+    zero = torch.zeros(2, 1, 3, 5)
+    limits = error_bound(system, tokens, State(zero), form=form, cotangents=(seed, zero))
+    of_step, of_rate, of_keys, of_gains, of_read = limits.gradients[:5]
+    of_delta = of_step[:, :, 0, 0] + of_gains[:, :, 0]
+    bounds = (of_delta, of_rate.sum((0, 1, 2)).T, of_keys[:, :, 0], of_read[:, :, 0])
+    for name, one, other, bound in zip(given, found, exact, bounds, strict=True):
+        require_within(one, other, 2 * bound, f"gradient of {name}")
+
+
+def test_a_delta_that_writes_alone_is_not_that_of_the_gates(monkeypatch) -> None:
+    """Equal numbers with gradients of their own run with gates whole."""
+    monkeypatch.setattr(selective_form, "elementwise_scan", SelectiveScanPrograms.apply)
+    monkeypatch.setattr(selective_form, "selective_scan", FactorsPrograms.apply)
+    monkeypatch.setattr(FactorsPrograms, "runs", 0)
+    system, tokens, state = drawn(S6)
+    leaves = laws.as_leaves(replace(system, feedthrough=None), tokens, state)
+    outputs = run(leaves.system, leaves.tokens, leaves.state, form=SelectiveScanHere())[0]
+    found = torch.autograd.grad(outputs.sum(), leaves.tensors)
+    assert all(bool(x.abs().sum() > 0) for x in found) and not FactorsPrograms.runs
 
 
 @pytest.mark.parametrize(
