@@ -97,9 +97,13 @@ def gradients_of_decay_agree(
         y, final = outcome or laws.run(ours.system, ours.tokens, ours.state, form=form)
         given = [seed.to(x.dtype) for seed, x in zip(seeds, (y, final.memory), strict=True)]
         pairs.append(torch.autograd.grad((y, final.memory), leaves.tensors, given))
-    limits = error_bound(system, tokens, state, form=form, cotangents=(seeds[0], seeds[1]))
+    given = seeds[0], seeds[1]
+    limits = error_bound(system, tokens, state, form=form, cotangents=given)
     bounds = list(limits.gradients)
     if not isinstance(system.transition, Identity):
         bounds[0] = of_differences(limits, system.map(wide), wide(seeds[1]))
-    for i, (one, other, bound) in enumerate(zip(pairs[1], pairs[0], bounds, strict=True)):
-        require_within(one, other, 2 * bound, f"gradient {i}")
+    own = error_bound(
+        system.map(wide), wide(tokens), state.map(wide), form=laws.EXACT, cotangents=given
+    ).gradients
+    for i, (one, other) in enumerate(zip(pairs[1], pairs[0], strict=True)):
+        require_within(one, other, bounds[i] + own[i], f"gradient {i}")
