@@ -75,11 +75,18 @@ _WIDE = {
 }
 
 
-def sizes_for(place: int, dtype: str, channels: int, architecture: int) -> Sizes:
+# Softplus is a series, which takes registers.
+_SERIES = {(90, 128, 0): Sizes(128, 64)}
+
+
+def sizes_for(place: int, weight: str, dtype: str, channels: int, architecture: int) -> Sizes:
     """Of the forward pass (0) and the two backward walks (1, 2), for heads of so many channels."""
-    table = _WIDE if dtype == "float32" else _HALF
-    rows = table[architecture]
-    return rows[next((size for size in rows if channels <= size), max(rows))][place]
+    wide = dtype == "float32"
+    rows = (_WIDE if wide else _HALF)[architecture]
+    size = next((size for size in rows if channels <= size), max(rows))
+    if weight == "softplus" and not wide and (architecture, size, place) in _SERIES:
+        return _SERIES[architecture, size, place]
+    return rows[size][place]
 
 
 def check_tiling(tiling: Tiling | None, pattern: Pattern) -> None:
