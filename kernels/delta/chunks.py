@@ -85,15 +85,14 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
         "UPCAST": upcast,
     }
     near: dict[str, Tensor | None] = dict.fromkeys(NEAR)
+    walked = x
     if x.keyed:
         keys, whole = x.q.shape[-1], new(slots, x.heads, x.q.shape[-1], dtype=torch.float32)
         q, b, k = (new(*y.shape[:2], x.heads, keys, dtype=dtype) for y in (x.q, x.b, x.k))
         near = dict(zip(NEAR, (q, b, k, whole), strict=True))
-        launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
-        x = replace(x, q=q, b=b, k=k, g=whole[None])
-    else:
-        launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
-    return Solved(x, given, slots, owners)
+        walked = replace(x, q=q, b=b, k=k, g=whole[None])
+    launch(x, "prepare", (slots, x.heads), given | near | {"owners": owners})
+    return Solved(walked, given, slots, owners)
 
 
 def _tiles(x: Quantities, name: str, axis: str) -> int:
@@ -120,10 +119,8 @@ def residuals(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
 def _kept(solved: Solved) -> tuple[Tensor, Tensor, Tensor]:
     """The states before each chunk, r of every row, and the final states."""
     x = solved.x
-    rests, final = (
-        x.state.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1]),
-        torch.empty_like(x.state),
-    )
+    rests = x.state.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1])
+    final = torch.empty_like(x.state)
     before = rests.new_empty(solved.slots, *x.state.shape[1:], dtype=solved.given["reads"].dtype)
     own = {"kept": before, "rests": rests, "final": final}
     grid = (x.packing.sequences * x.heads, _tiles(x, "walk", "VT"))

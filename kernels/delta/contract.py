@@ -1,7 +1,7 @@
 r"""The programs of the delta family and their tiles: what a compiler must know of them without a launch.
 
 r_i = v_i - b_iᵀ h, h ← D h + β_i k_i r_iᵀ, y = s hᵀ q: DeltaNet, Gated DeltaNet, KDA, Comba, DeltaProduct, RWKV-7 and
-every diagonal plus rank one are of this form, with one or several rows (micro-steps) per token.
+all of diagonal plus low rank are of this form, with one or several rows (micro-steps) per token.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _WIDE = (
 # Where these do not fit: by architecture, program, gate per key, float32.
 _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
     (80, "gradients", True, False): (16, 16, 4),
-    (100, "gradients", True, False): (16, 16, 8),
+    (100, "gradients", True, False): (16, 16, 4),
     (100, "gradients", False, True): (32, 16, 4),
     (90, "prepare", True, True): (32, 16, 4),
 }
@@ -109,7 +109,7 @@ def power(size: int) -> int:
 KERNEL = Kernel(
     name="delta",
     title="Delta rules in chunks, by the inverse of a triangular matrix (WY)",
-    admits="Λ is diagonal plus rank one or more, real, gates not negative; read after the update",
+    admits="Λ is diagonal plus low rank, real, gates in [0, 1]; read after the update",
     form="chunkwise",
     programs=PROGRAMS,
     tile=tile_for,

@@ -1,8 +1,9 @@
-r"""The walks over chunks of the delta rule: one program per sequence, head and tile of values, the state in registers.
+r"""The walks over chunks of the delta rule: one program per sequence, head and tile of values.
 
 R = (I + L)⁻¹ (V - B S), U = β R, S' = D S + Kᵀ U, with B and K as they meet the state before or after the chunk.
 Backwards, with Z the gradient of the state after the chunk: dR = (I + L)⁻ᵀ β (K Z + s Pᵀ dY),
-Z' = D Z + s Qᵀ dY - Bᵀ dR, and dV = dR. The states are kept for what is then done for all chunks at once.
+Z' = D Z + s Qᵀ dY - Bᵀ dR, and dV = dR. The states are kept for what is then done for all chunks at once. The
+state itself is HELD in registers, in tiles of keys, or, where it does not fit, in memory of the program's own.
 """
 
 import triton
