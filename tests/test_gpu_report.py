@@ -249,7 +249,7 @@ def test_a_worker_that_dies_or_hangs_costs_one_row(monkeypatch, tmp_path: Path) 
     assert found["d"]["passes"]
 
 
-def test_a_job_that_the_session_has_no_time_for_is_left(monkeypatch, tmp_path: Path) -> None:
+def test_a_job_that_the_sitting_has_no_time_for_is_left(monkeypatch, tmp_path: Path) -> None:
     from gpu_parts import workers
     from gpu_parts.jobs import Job, Settings
 

@@ -183,6 +183,6 @@ def _done(
 
 
 def copied(settings: Settings) -> dict[str, Any]:
-    """The bandwidth of a copy, measured in every session."""
+    """The bandwidth of a copy, measured in every sitting."""
     found = clocks.copy_tb_s(torch.device(settings.device), settings.budget_ms)
     return {"tb_s": found}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def identity(device: str, quick: bool) -> dict[str, Any]:
-    """Everything that must agree for two sessions to be one run."""
+    """Everything that must agree for two sittings to be one run."""
     import torch
 
     import dsf

@@ -17,7 +17,7 @@ from .jobs import Job, Settings, plan, present, to_compile
 from .journal import BadUsage, Journal
 
 CHECKS = 0.55
-"""The part of a session after which no check is begun before everything is timed."""
+"""The part of a sitting after which no check is begun before everything is timed."""
 
 
 def chosen(only: Iterable[str]) -> list[Case]:
@@ -38,7 +38,7 @@ def run(
     jobs = plan(here, settings)
     journal = Journal(path, machine.identity(settings.device, settings.quick))
     print(f"measuring {machine.measured()}", file=sys.stderr)
-    session = _Session(journal, jobs, [case.name for case in absent], settings, list(only))
+    sitting = _Sitting(journal, jobs, [case.name for case in absent], settings, list(only))
     left = [job for job in jobs if job.key not in journal.rows]
     shared = [job for job in left if not job.alone]
     timed = [job for job in left if job.alone]
@@ -50,26 +50,26 @@ def run(
         return share * budget_s - spent
 
     if count == 0:
-        workers.here([*shared, *timed], settings, session.report, left_s)
+        workers.here([*shared, *timed], settings, sitting.report, left_s)
     else:
         many = count or (1 if settings.dry else min(8, os.cpu_count() or 1))
-        # Checks come first, but must not leave a session without a time.
+        # Checks come first, but must not leave a sitting without a time.
         part = CHECKS if timed and not settings.dry else 1.0
-        workers.together(shared, settings, many, session.report, lambda: left_s(part))
+        workers.together(shared, settings, many, sitting.report, lambda: left_s(part))
         if not settings.dry:
             workers.together(to_compile(timed), settings, many, _compiled, left_s)
-        workers.alone(timed, settings, session.report, left_s)
+        workers.alone(timed, settings, sitting.report, left_s)
         rest = [job for job in shared if job.key not in journal.rows]
-        workers.together(rest, settings, many, session.report, left_s)
+        workers.together(rest, settings, many, sitting.report, left_s)
     left_s()
-    return session.finish()
+    return sitting.finish()
 
 
 def _compiled(job: Job, found: dict[str, Any]) -> None:
     """What cannot even be compiled will say so where it is timed."""
 
 
-class _Session:
+class _Sitting:
     """Takes rows as they come: into the file, and a line each to standard error."""
 
     def __init__(

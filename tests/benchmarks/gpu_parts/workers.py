@@ -37,7 +37,7 @@ class Worker:
         self._errors: IO[str] | None = None
 
     def ask(self, question: dict[str, Any], limit_s: float) -> dict[str, Any]:
-        """The answer, or a row that says how the worker ended; such a row is tried again in a later session."""
+        """The answer, or a row that says how the worker ended; such a row is tried again in a later sitting."""
         if self._process is not None and self._process.poll() is not None:
             self.end()  # it died between two questions
         fresh = self._process is None
@@ -70,7 +70,7 @@ class Worker:
         return {"error": words, "passes": False, "retry": True, "late": late.is_set()}
 
     def report(self, job: Job, question: dict[str, Any], left_s: Left, report: Report) -> None:
-        """Report a job's row, unless the session's time was up before the job's own: then it is left."""
+        """Report a job's row, unless the sitting's time was up before the job's own: then it is left."""
         limit_s = min(job.limit_s, max(left_s(), 0.0) + GRACE_S)
         found = self.ask({"job": job.to_json(), **question}, limit_s)
         if not found.pop("late", False) or limit_s == job.limit_s:
