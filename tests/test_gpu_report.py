@@ -293,8 +293,8 @@ def made_up_document() -> dict[str, Any]:
 def test_a_page_is_drawn_from_the_rows() -> None:
     from gpu_parts.render import page
 
-    text = page(made_up_document(), Path("tests/benchmarks/results/a.json"))
-    assert "tests/benchmarks/results/a.json" in text and "A device (compute capability 9.0)" in text
+    text = page(made_up_document(), Path("kernels/claims/measured/a.json"))
+    assert "kernels/claims/measured/a.json" in text and "A device (compute capability 9.0)" in text
     assert "| scalar decay: forward against fla | **holds** | 0.5 | 1 | 1,8192,96,128 |" in text
     assert "| 1,8192,96,128 | 0.125 | 9 | 50% | 0.25 | 0.125 | 9 | 50% | 0.25 | 125 |" in text
     assert "| scalar decay | bfloat16 | 1 of 1 | 0.50 | outputs, odd |" in text
@@ -327,7 +327,7 @@ def test_the_committed_page_is_what_its_file_says() -> None:
     from gpu_parts.render import TARGET, page
 
     if not TARGET.exists():
-        assert not (ROOT / "tests" / "benchmarks" / "results").exists()
+        assert not (ROOT / "kernels" / "claims" / "measured").exists()
         return
     text = TARGET.read_text(encoding="utf-8")
     source = Path(text.partition("--render ")[2].partition("`")[0])
