@@ -27,7 +27,7 @@ PROGRAMS = programs_of(CODE, {"bonus": "none"}, {"BEFORE": 0})
 READ_BEFORE = programs_of(CODE, {"bonus": "fp32"}, {"BEFORE": 1})
 _NAMES = tuple(program.name for program in PROGRAMS)
 
-# (steps, keys, values, warps) of each program, by architecture: the largest without a spill on heads of any size
+# (steps, keys, values, warps) of each program, by architecture: the largest found without a spill on heads of any size
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
     80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 8)),
