@@ -42,7 +42,7 @@ def _programs(before: int) -> dict[str, Program]:
 PROGRAMS, READ_BEFORE = _programs(0), _programs(1)
 _NAMES = tuple(PROGRAMS)
 
-# (steps, keys, values, warps) of each program, by architecture: the largest without a spill on heads of any size
+# (steps, keys, values, warps) of each program, by architecture: the largest found without a spill on heads of any size
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
     80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 8)),
