@@ -65,7 +65,8 @@ _WIDE = (
 )
 # Where these do not fit: by architecture, program, gate per key, float32.
 _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
-    (80, "gradients", True, False): (16, 16, 4),
+    (80, "gradients", True, False): (16, 64, 4),
+    (90, "gradients", False, False): (32, 32, 4),
     (100, "gradients", True, False): (16, 16, 4),
     (100, "gradients", False, True): (32, 16, 4),
     (90, "prepare", True, True): (32, 16, 4),
