@@ -13,7 +13,9 @@ def accumulate(gates: Tensor, states: Tensor, backward: bool = False) -> None:
 
     `states` (B, T, …), `gates` (B, T - 1, …) with a_1 first, broadcast against the states.
     """
-    batch, length = states.shape[:2]
+    length = states.shape[1]
+    if length < 2:
+        return
     numbers = states[:, 0].numel()
     width = max(1, round(length**0.5))
     if numbers >= LARGE or width < 4:

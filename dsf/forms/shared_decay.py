@@ -182,6 +182,8 @@ def _dots(x: Tensor, y: Tensor) -> Tensor:
 
 def _back(layout: ChunkLayout, found: Sequence[Tensor], like: Tensor) -> Tensor | InChunks:
     """Gradients (M, C, ·) of each stream, in the shape and type of the leaf `like`."""
+    if not found:  # nothing reads in time
+        return torch.zeros_like(like)
     batch, heads = like.shape[0], like.shape[2]
     several = len(found) if like.ndim == 5 else None
     rows = found[0] if len(found) == 1 else torch.cat(list(found), 1)
