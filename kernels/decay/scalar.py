@@ -24,8 +24,8 @@ _NAMES = tuple(program.name for program in PROGRAMS)
 # (steps, values, warps) of each program, by architecture and tile of keys: the largest without a spill
 # (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
 _HALF = {
-    80: {64: ((64, 32, 4), (64, 32, 4), (32, 32, 4)), 128: ((32, 32, 4), (64, 32, 8), (32, 32, 8))},
-    90: {64: ((64, 64, 8), (64, 64, 8), (32, 32, 4)), 128: ((64, 64, 8), (64, 64, 8), (32, 16, 4))},
+    80: {64: ((64, 32, 4), (64, 32, 4), (32, 32, 4)), 128: ((32, 32, 4), (32, 32, 8), (16, 32, 8))},
+    90: {64: ((64, 64, 8), (64, 64, 8), (32, 32, 4)), 128: ((64, 64, 8), (64, 64, 8), (16, 16, 4))},
     100: {
         64: ((64, 64, 8), (64, 64, 8), (64, 64, 8)),
         128: ((64, 64, 8), (64, 64, 8), (16, 16, 4)),

@@ -27,7 +27,7 @@ def forward(
     v_head = head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
-    for at in range(0, steps, C):
+    for at in tl.range(0, steps, C, disable_licm=True):
         rows = at + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
@@ -60,7 +60,7 @@ def backward_of_reads(
     k_head, v_head = head * k_heads // heads, head * v_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
     S = matrix(state, index, keys, values, K, V)
-    for at in range(0, steps, C):
+    for at in tl.range(0, steps, C, disable_licm=True):
         rows = at + tl.arange(0, C)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
         U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
@@ -107,7 +107,7 @@ def backward_of_writes(
     first, steps = place(starts, sequence, length, PACKED)
     dS = matrix(dfinal, index, keys, values, K, V)
     chunks = (steps + C - 1) // C
-    for turn in range(0, chunks):
+    for turn in tl.range(0, chunks, disable_licm=True):
         rows = (chunks - 1 - turn) * C + tl.arange(0, C)
         Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
         W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
