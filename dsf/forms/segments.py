@@ -164,7 +164,7 @@ class Joined:
 
     def add(self, piece: Tensor | InChunks) -> None:
         """Add the gradient of what is constant in time."""
-        assert isinstance(piece, Tensor)
+        piece = piece if isinstance(piece, Tensor) else piece.fresh()
         self._whole = piece if self._whole is None else self._whole + piece
 
     @property

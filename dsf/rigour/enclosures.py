@@ -222,10 +222,14 @@ class _Head:
             return whole
         return self._at(structure.leaves[0], t)[None]
 
+    def _exp(self, x: Any) -> Any:
+        """e^x of a number of the ring: a ball has its own; of a rational only e^0 is one, and all else is refused."""
+        return x.exp() if hasattr(x, "exp") else self.ring.exp(0.0 if x == 0 else 1.0)
+
     def _decay(self, gate: Gate, t: int) -> np.ndarray:
         if isinstance(gate, Discretised):
             steps, rates = np.broadcast_arrays(*(self._at(x, t) for x in gate.leaves))
-            products = [self.ring.exp(x * y) for x, y in zip(steps.flat, rates.flat, strict=True)]
+            products = [self._exp(x * y) for x, y in zip(steps.flat, rates.flat, strict=True)]
             made = np.empty(len(products), dtype=object)
             made[:] = products
             return made.reshape(steps.shape)
