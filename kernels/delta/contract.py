@@ -67,12 +67,12 @@ _WIDE = (
 _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
     (80, "gradients", True, False): (16, 64, 4),
     (90, "gradients", False, False): (32, 32, 4),
-    (100, "gradients", True, False): (16, 16, 8),
+    (100, "gradients", True, False): (16, 32, 8),
     (100, "gradients", False, True): (32, 16, 4),
     (90, "prepare", True, True): (32, 16, 4),
 }
-# And where, besides, strides do not divide by 16.
-_UNALIGNED = {(100, "gradients", True, False): (16, 16, 4)}
+# And where they do not for more than 128 keys and values.
+_LARGE = {(80, "gradients", True, False): (16, 32, 8)}
 _IN_MEMORY = (64, 32, 4)  # of the walks, where the state is not held in registers: any size fits
 
 
@@ -85,8 +85,8 @@ def tile_for(
     usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(program.name)]
     case = (architecture, program.name, keyed, wide)
     of_keys, of_values, warps = _OTHERWISE.get(case, usual)
-    if keys % 16:
-        of_keys, of_values, warps = _UNALIGNED.get(case, (of_keys, of_values, warps))
+    if max(keys, values) > 128:
+        of_keys, of_values, warps = _LARGE.get(case, (of_keys, of_values, warps))
     held = not wide and keys <= 128
     if program.name in ("walk", "walk_back") and not held:
         of_keys, of_values, warps = _IN_MEMORY
