@@ -59,8 +59,8 @@ def tile_for(
 ) -> Tile:
     """The tile of a program for heads of `size` channels of keys and `values` of values."""
     values, rank = values or size, int(program.flags["RANK"])
-    place, weight = NAMES.index(program.name), str(program.flags["WEIGHT"])
-    sizes = sizes_for(place, weight, dtype, max(size, values), architecture)
+    place = NAMES.index(program.name)
+    sizes = sizes_for(place, program, dtype, max(size, values), architecture)
     shapes = shape_of(sizes.queries, rank), shape_of(sizes.keys, rank)
     heads = {"K": size, "V": values, "BK": _power(size), "BV": _power(values)}
     exact = dtype == "float32" and sizes.precision == "ieee"

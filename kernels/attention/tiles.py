@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dsf.errors import InvalidInput
+from dsf.kernels.contract import Program
 from dsf.sim import Pattern, Tiling
 from dsf.sim.pattern import Shape
 
@@ -59,34 +60,37 @@ _LARGE = (_three(16, 32, 4), _three(16, 32), _three(16, 16))
 _WIDE = {
     80: {
         64: (_three(32, 32, 4), _three(32, 32), _three(16, 32)),
-        128: _LARGE,
+        128: (_three(16, 32, 4), _three(16, 32), Sizes(32, 32)),
         256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
     },
     90: {
-        64: (_three(64, 32, 4), _three(64, 32), _three(32, 32)),
+        64: (_three(64, 32, 4), _three(64, 32), _three(16, 32)),
         128: _LARGE,
         256: (Sizes(16, 32), Sizes(16, 16), Sizes(16, 32)),
     },
     100: {
         64: (_three(64, 64), _three(64, 32), _three(32, 32)),
         128: _LARGE,
-        256: (_three(16, 32), Sizes(32, 16), Sizes(16, 32)),
+        256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
     },
 }
+# Softplus is a series, and several axes have more places, both of which take registers.
+_SERIES = {
+    (False, 90, 128, 0): Sizes(128, 64),
+    (True, 80, 256, 1): Sizes(16, 16, 4),
+}
+_SEVERAL_AXES = {(True, 90, 128, 2): Sizes(16, 32)}
 
 
-# Softplus is a series, which takes registers.
-_SERIES = {(90, 128, 0): Sizes(128, 64)}
-
-
-def sizes_for(place: int, weight: str, dtype: str, channels: int, architecture: int) -> Sizes:
+def sizes_for(place: int, program: Program, dtype: str, channels: int, architecture: int) -> Sizes:
     """Of the forward pass (0) and the two backward walks (1, 2), for heads of so many channels."""
     wide = dtype == "float32"
     rows = (_WIDE if wide else _HALF)[architecture]
     size = next((size for size in rows if channels <= size), max(rows))
-    if weight == "softplus" and not wide and (architecture, size, place) in _SERIES:
-        return _SERIES[architecture, size, place]
-    return rows[size][place]
+    found, cell = rows[size][place], (wide, architecture, size, place)
+    if program.flags["WEIGHT"] == "softplus":
+        found = _SERIES.get(cell, found)
+    return _SEVERAL_AXES.get(cell, found) if program.flags["RANK"] != 1 else found
 
 
 def check_tiling(tiling: Tiling | None, pattern: Pattern) -> None:
