@@ -56,8 +56,8 @@ PROGRAMS = (*_programs(0, 1), *_programs(1, 2))
 
 # (keys, values, warps) of each program: the largest without a spill, with a gate per head and per key.
 _NARROW = (
-    ((64, 16, 4), (128, 32, 8), (64, 64, 4), (64, 32, 4), (64, 32, 4)),
-    ((16, 16, 4), (128, 32, 8), (64, 64, 4), (64, 32, 4), (16, 32, 4)),
+    ((64, 16, 4), (128, 32, 8), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
+    ((16, 16, 4), (128, 32, 8), (64, 32, 4), (64, 32, 4), (16, 32, 4)),
 )
 _WIDE = (
     ((32, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (32, 32, 4)),
@@ -68,6 +68,8 @@ _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
     (80, "gradients", True, False): (16, 64, 4),
     (90, "gradients", False, False): (32, 32, 4),
     (100, "gradients", True, False): (16, 32, 8),
+    (100, "outputs", False, False): (64, 64, 4),
+    (100, "outputs", True, False): (64, 64, 4),
     (100, "gradients", False, True): (32, 16, 4),
     (90, "prepare", True, True): (32, 16, 4),
 }
