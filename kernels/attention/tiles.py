@@ -46,7 +46,7 @@ _HALF = {
     },
     100: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),
-        128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 2), Sizes(64, 64), Sizes(64, 64, 8, 2)),
         256: (Sizes(64, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(32, 64, 8, 2)),
     },
 }
@@ -56,11 +56,11 @@ def _three(queries: int, keys: int, warps: int = 8) -> Sizes:
     return Sizes(queries, keys, warps, precision="tf32x3")
 
 
-_LARGE = (_three(16, 32, 4), _three(16, 32), _three(16, 16))
+_LARGE = (_three(16, 32), _three(16, 32), _three(16, 16))
 _WIDE = {
     80: {
         64: (_three(32, 32, 4), _three(32, 32), _three(16, 32)),
-        128: (_three(16, 32, 4), _three(16, 32), Sizes(32, 32)),
+        128: (_three(16, 32), _three(16, 32), Sizes(32, 32)),
         256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
     },
     90: {
