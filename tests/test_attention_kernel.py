@@ -75,8 +75,10 @@ def test_is_the_mixers_matrix(length: int, reach: int | None) -> None:
         )
 
 
-SHAPES = ((70, 70, True, None), (5, 70, True, 9), (1, 300, True, None), (9, 4, True, None), (40, 40, False, 6),
-          (7, 30, False, None), (30, 7, False, None), (30, 7, False, 9), (0, 5, True, None), (5, 0, True, None))  # fmt: skip
+SHAPES = (
+    (70, 70, True, None), (5, 70, True, 9), (1, 300, True, None), (9, 4, True, None), (40, 40, False, 6),
+    (7, 30, False, None), (30, 7, False, None), (30, 7, False, 9), (0, 5, True, None), (5, 0, True, None),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("weight", "normalised"), WEIGHTS)

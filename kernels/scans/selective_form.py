@@ -80,6 +80,7 @@ class SelectiveScan(KernelForm):
 def _factors(core: Core) -> tuple[Tensor, Tensor, Tensor] | None:
     """Δ (B, T, H, V), A (H, K, V) and b of S6, where the system holds these and they are what the kernel takes."""
     gate, write = core.transition, core.write
+    assert isinstance(core.read, OuterCoupling)
     if not isinstance(gate, Discretised) or not isinstance(write, ScaledCoupling):
         return None
     same = gate.rate.shape[0] == 1 or gate.rate.stride(0) == 0
