@@ -16,9 +16,9 @@ from dsf.registry import resolve
 
 from .segments import Segments, multiprocessors_of, steps_of_segment
 
-_DATA = ("q", "k", "v", "o", "do")
-_WIDE = ("g", "state", "final", "decays", "bonus", "dfinal", "dq", "dk", "dv", "dstate")
-_KINDS: dict[str, str] = dict.fromkeys(_DATA, "data") | dict.fromkeys(_WIDE, "fp32")
+_DATA: tuple[str, ...] = ("q", "k", "v", "o", "do")
+_WIDE: tuple[str, ...] = ("g", "state", "final", "decays", "bonus", "dfinal", "dq", "dk", "dv", "dstate")
+_KINDS = dict.fromkeys(_DATA, "data") | dict.fromkeys(_WIDE, "fp32")
 
 
 def program_of(
