@@ -16,9 +16,10 @@ from dsf.registry import resolve
 
 from .segments import Segments, multiprocessors_of, steps_of_segment
 
-_DATA: tuple[str, ...] = ("q", "k", "v", "o", "do")
-_WIDE: tuple[str, ...] = ("g", "state", "final", "decays", "bonus", "dfinal", "dq", "dk", "dv", "dstate")
-_KINDS = dict.fromkeys(_DATA, "data") | dict.fromkeys(_WIDE, "fp32")
+_DATA, _WIDE = "q k v o do", "g state final decays bonus dfinal dq dk dv dstate"
+_KINDS = {
+    name: kind for names, kind in ((_DATA, "data"), (_WIDE, "fp32")) for name in names.split()
+}
 
 
 def program_of(
