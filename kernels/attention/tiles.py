@@ -61,7 +61,7 @@ _WIDE = {
     80: {
         64: (_three(32, 32, 4), _three(32, 32), _three(16, 32)),
         128: (_three(16, 32), _three(16, 32), Sizes(32, 32)),
-        256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
+        256: (Sizes(16, 32), Sizes(16, 16), Sizes(16, 32)),
     },
     90: {
         64: (_three(64, 32, 4), _three(64, 32), _three(16, 32)),
@@ -71,13 +71,14 @@ _WIDE = {
     100: {
         64: (_three(64, 64), _three(64, 32), _three(32, 32)),
         128: _LARGE,
-        256: (Sizes(32, 32), Sizes(16, 16), Sizes(16, 32)),
+        256: (Sizes(16, 32), Sizes(16, 16), Sizes(16, 32)),
     },
 }
-# Softplus is a series, and several axes have more places, both of which take registers.
-_SERIES = {
-    (False, 90, 128, 0): Sizes(128, 64),
-    (True, 80, 256, 1): Sizes(16, 16, 4),
+# Softplus is a series, and several axes have more places: both take registers.
+_OTHERS = {
+    ("softplus", False, 90, 128, 0): Sizes(128, 64),
+    ("softplus", True, 80, 256, 1): Sizes(16, 16, 4),
+    ("sigmoid", True, 80, 256, 1): Sizes(16, 16, 4),
 }
 _SEVERAL_AXES = {(True, 90, 128, 2): Sizes(16, 32)}
 
@@ -87,9 +88,8 @@ def sizes_for(place: int, program: Program, dtype: str, channels: int, architect
     wide = dtype == "float32"
     rows = (_WIDE if wide else _HALF)[architecture]
     size = next((size for size in rows if channels <= size), max(rows))
-    found, cell = rows[size][place], (wide, architecture, size, place)
-    if program.flags["WEIGHT"] == "softplus":
-        found = _SERIES.get(cell, found)
+    cell = wide, architecture, size, place
+    found = _OTHERS.get((str(program.flags["WEIGHT"]), *cell), rows[size][place])
     return _SEVERAL_AXES.get(cell, found) if program.flags["RANK"] != 1 else found
 
 
