@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .channel_scan import put_rows, rows_of, then, then_complex
-from .selective import entering
+from .selective import gates_of, writes_of
 from .selective import put_rows as put_channels
 from .selective import rows_of as channels_of
 from .steps import resting, slot_of
@@ -68,14 +68,30 @@ def selective_step(
     slot = slot_of(slots, sequence)
     Y = tl.zeros((1, BD), tl.float32) + resting(slot)
     if (slot >= 0) & (slot < rows):
-        cell = state + slot * stride + channels[:, None] * N + states[None, :]
-        both = known[:, None] & few[None, :]
-        rates = tl.load(A + channels[:, None] * N + states[None, :], mask=both, other=0.0)
+        place = channels[:, None] * N + states[None, :]
+        cell, both = state + slot * stride + place, known[:, None] & few[None, :]
+        rates = tl.load(A + place, mask=both, other=0.0)
         h = tl.load(cell, mask=both, other=0.0)
-        gates, enters = entering(
-            delta, x, b, rates, row, ok, channels, known, size, states, few, groups, group, N
+        gates = gates_of(delta, rates, row, ok, channels, known, place, both, size, N, False)
+        writes = writes_of(
+            delta,
+            b,
+            row,
+            ok,
+            channels,
+            known,
+            states,
+            few,
+            groups,
+            group,
+            place,
+            both,
+            size,
+            N,
+            False,
         )
-        _, now = then(gates, h[None, :, :], gates, enters)
+        given = channels_of(x, row, ok, channels, known, size)
+        _, now = then(gates, h[None, :, :], gates, writes * given[:, :, None])
         tl.store(cell, tl.sum(now, 0), mask=both)
         read = channels_of(c, row * groups + group, ok, states, few, N)
         Y = tl.sum(now * read[:, None, :], 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 
 import numpy as np
 import torch
@@ -371,12 +371,12 @@ def bytes_are_those_held(row: Row) -> None:
 
 
 def walked(value: object) -> list[Tensor]:
-    """Every tensor in a tree of dataclasses."""
+    """Every tensor that a tree of dataclasses holds: what is formed when asked for is not held."""
     if isinstance(value, Tensor):
         return [value]
     if not is_dataclass(value):
         return []
-    return [x for f in fields(value) for x in walked(getattr(value, f.name))]
+    return [x for held in vars(value).values() for x in walked(held)]
 
 
 def _own_numbers(x: Tensor) -> int:
