@@ -23,7 +23,7 @@ class KernelForm(Form):
 
     def cannot_run(self, system: System, remedy: str) -> Refusal | None:
         """Why no kernel can run on these tensors; `remedy` names the forms that can."""
-        if not system.write.weights.is_cuda:
+        if not system.write.tensors[0].is_cuda:
             return self.refuse("the tensors are not on a GPU.", f"Move them, or use {remedy}.")
         if (missing := triton_missing()) is not None:
             return self.refuse(missing.reason, missing.remedy)

@@ -46,7 +46,7 @@ class Delta(Form):
         if rows > MOST:
             reason = f"rank and writes of a step are {rows} rows; a chunk holds {MOST} of a step."
             return self._refuse(reason, "Use chunkwise.")
-        if not system.write.weights.is_cuda:
+        if not system.write.tensors[0].is_cuda:
             return self._refuse("the tensors are not on a GPU.", "Move them, or use chunkwise.")
         if (missing := triton_missing()) is not None:
             return self._refuse(missing.reason, missing.remedy)
