@@ -8,6 +8,16 @@ from dataclasses import dataclass, field
 from dsf.errors import InvalidInput
 
 DTYPES = ("float32", "float16", "bfloat16")
+NARROWEST = 16  # no matrix instruction is smaller
+
+
+def power_of_two(size: int, least: int = 1) -> int:
+    """The next power of two, `least` or more.
+
+    >>> power_of_two(5), power_of_two(0), power_of_two(5, NARROWEST)
+    (8, 1, 16)
+    """
+    return max(least, 1 << max(0, size - 1).bit_length())
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dsf.errors import Refusal, Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,16 @@ def nearest(capability: tuple[int, int]) -> int:
     if found >= 120:  # consumer devices: little shared memory and no tensor memory
         return 80
     return max((each for each in LIMITS if each <= found), default=min(LIMITS))
+
+
+def target_of(x: Tensor) -> tuple[str, int]:
+    """The name of a tensor's type, and the architecture of the table for its device; the H100's where it is no GPU."""
+    import torch
+
+    architecture = 90
+    if x.is_cuda:
+        architecture = nearest(torch.cuda.get_device_capability(x.device))
+    return str(x.dtype).removeprefix("torch."), architecture
 
 
 MOST = 65_535  # blocks along the second and third axis of a grid, on every CUDA device

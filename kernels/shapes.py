@@ -97,6 +97,11 @@ def checked_decay(
     return state
 
 
+def accumulator(x: Tensor) -> torch.dtype:
+    """The type of states and sums for data like x: float32, or as wide as x."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def plain(x: Tensor) -> Tensor:
     """x as its numbers lie in memory: contiguous, no conjugate or negative left to be taken when it is read."""
     return x.resolve_conj().resolve_neg().contiguous()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dsf.errors import Refusal, Refused
-from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.limits import nearest
+from dsf.kernels.contract import NARROWEST, Kernel, Program, Tile, power_of_two
+from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 from dsf.sim.pattern import Shape
 
@@ -62,7 +62,12 @@ def tile_for(
     place = NAMES.index(program.name)
     sizes = sizes_for(place, program, dtype, max(size, values), architecture)
     shapes = shape_of(sizes.queries, rank), shape_of(sizes.keys, rank)
-    heads = {"K": size, "V": values, "BK": _power(size), "BV": _power(values)}
+    heads = {
+        "K": size,
+        "V": values,
+        "BK": power_of_two(size, NARROWEST),
+        "BV": power_of_two(values, NARROWEST),
+    }
     exact = dtype == "float32" and sizes.precision == "ieee"
     constants = heads | _named(shapes) | {"PRECISION": sizes.precision}
     return Tile(constants, sizes.warps, sizes.stages, products=not exact)
@@ -76,11 +81,6 @@ def _named(shapes: tuple[Shape, Shape]) -> dict[str, int]:
 
 def _three(shape: Shape) -> Shape:
     return (1,) * (3 - len(shape)) + tuple(shape)
-
-
-def _power(size: int) -> int:
-    """The next power of two, 16 at least: no matrix instruction is smaller."""
-    return max(16, 1 << (size - 1).bit_length()) if size else 16
 
 
 def _kernel(
@@ -160,10 +160,7 @@ class Attention:
 
     def tile(self, place: int) -> Tile:
         """The tile of a program on this device; the H100's where there is none (interpreted)."""
-        architecture = 90
-        if self.q.is_cuda:
-            architecture = nearest(torch.cuda.get_device_capability(self.q.device))
-        dtype = str(self.q.dtype).removeprefix("torch.")
+        dtype, architecture = target_of(self.q)
         channels = self.q.shape[-1], self.v.shape[-1]
         found = tile_for(self._programs[place], dtype, channels[0], architecture, channels[1])
         if (shapes := self.tiles[place]) is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.library import Pair, Signature, define, require_runnable
-from dsf.kernels.shapes import Packing
+from dsf.kernels.shapes import Packing, accumulator
 from dsf.sim import Pattern, Tiling
 
 from . import flash, reference
@@ -180,7 +180,7 @@ def _operator(
         return q, k, v, geometry_of(q, k, *seen)[0], Weighing(weight, normalised, scale, bias)
 
     def shapes(q, k, v, weight, normalised, scale, bias, *seen):
-        row = Weighing(weight, normalised, scale, bias).row(q, reference.wide_type(q))
+        row = Weighing(weight, normalised, scale, bias).row(q, accumulator(q))
         return q.new_empty(*q.shape[:3], v.shape[-1]), row
 
     return define(

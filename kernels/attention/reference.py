@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dsf.kernels.shapes import accumulator
+
 from .geometry import Geometry
 from .tiles import shape_of
 from .weighing import Weighing
@@ -17,7 +19,7 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, geometry: Geometry, weighing: Weighing
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, Tq, H, V), and of each row its logarithm of the sum (softmax) or the inverse of its sum."""
-    wide, lead = wide_type(q), q.shape[:3]
+    wide, lead = accumulator(q), q.shape[:3]
     o, row = q.new_zeros(*lead, v.shape[-1]), weighing.row(q, wide)
     for queries, keys, seen in geometry.blocks(_tile(q, k, geometry)):
         s = _scores(q, k, queries, keys, weighing)
@@ -40,7 +42,7 @@ def backward(
     weighing: Weighing,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dV = Pᵀ dO, dS = w' ∘ (dO Vᵀ - δ), dQ = s dS K, dK = s dSᵀ Q; sums in float32 or wider."""
-    wide, heads = wide_type(q), k.shape[2]
+    wide, heads = accumulator(q), k.shape[2]
     dq = torch.zeros_like(q)
     dk, dv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
     delta = (do.to(wide) * o.to(wide)).sum(-1)
@@ -60,10 +62,6 @@ def backward(
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
-def wide_type(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _tile(q: Tensor, k: Tensor, geometry: Geometry) -> tuple[int, ...]:
     rows = max(16, min(256, _SCORES // max(1, q.shape[0] * q.shape[2] * k.shape[1])))
     return shape_of(1 << (rows.bit_length() - 1), geometry.rank)
@@ -80,7 +78,7 @@ def _gathered(x: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _scores(q: Tensor, k: Tensor, queries: Tensor, keys: Tensor, weighing: Weighing) -> Tensor:
     """s q·k + b as (B, Hk, heads that share, queries, keys)."""
-    wide = wide_type(q)
+    wide = accumulator(q)
     left, right = _split(q[:, queries].to(wide), k.shape[2]), k[:, keys].to(wide)
     return torch.einsum("bihrk,bjhk->bhrij", left, right) * weighing.scale + weighing.bias
 

@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from dsf.kernels.contract import Program, Tile
-from dsf.kernels.limits import nearest
+from dsf.kernels.contract import NARROWEST, Program, Tile, power_of_two
+from dsf.kernels.limits import target_of
 from dsf.kernels.shapes import Packing, checked_decay
 from dsf.registry import resolve
 
@@ -128,10 +128,7 @@ class Chunked:
 
     def tile(self, name: str) -> Tile:
         """The tile of a program on this device; the H100's where there is none (interpreted)."""
-        architecture = 90
-        if self.v.is_cuda:
-            architecture = nearest(torch.cuda.get_device_capability(self.v.device))
-        dtype = str(self.v.dtype).removeprefix("torch.")
+        dtype, architecture = target_of(self.v)
         sizes = (self.q.shape[-1], architecture, self.v.shape[-1])
         return type(self).choose(self.programs[name], dtype, *sizes)
 
@@ -167,11 +164,6 @@ def tiles(v: Tensor, tile: Tile) -> int:
     return int(tile.constants["KT"]) * parts(v, tile)
 
 
-def power(size: int) -> int:
-    """The next power of two, 16 at least: no matrix instruction is smaller."""
-    return max(16, 1 << (size - 1).bit_length()) if size else 16
-
-
 def tile_of(
     keys: int,
     values: int,
@@ -185,13 +177,13 @@ def tile_of(
     Products of float32 (`wide`) are three of TF32, or exact.
     """
     steps, of_values, warps = chosen
-    of_keys = min(power(keys), of_keys)
+    of_keys = min(power_of_two(keys, NARROWEST), of_keys)
     constants = {
         "K": keys,
         "V": values,
         "C": steps,
         "BK": of_keys,
-        "BV": min(power(values), of_values),
+        "BV": min(power_of_two(values, NARROWEST), of_values),
         "KT": -(-keys // of_keys) or 1,
         "PRECISION": "tf32x3" if wide and not exact else "ieee",
     }

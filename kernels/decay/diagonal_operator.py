@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
-from dsf.kernels.shapes import Packing, checked_decay
+from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import diagonal as chunks
 from .diagonal_reference import run
@@ -52,16 +52,12 @@ def diagonal_decay(
     """
     packing = Packing.of(q, starts)
     state = checked_decay(q, k, v, g, initial_state, packing.sequences, per_key=True)
-    state = state.to(_accumulator(v))
+    state = state.to(accumulator(v))
     require_runnable(v)
     if bonus is None:
         return _operator(q, k, v, g, state, state.new_empty(0), scale, False, packing.starts)
     chunks.check_bonus(bonus, g)
     return _operator(q, k, v, g, state, bonus, scale, True, packing.starts)
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _quantities(q, k, v, g, state, bonus, scale, before, starts):

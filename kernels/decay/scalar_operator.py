@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
-from dsf.kernels.shapes import Packing, checked_decay
+from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import scalar as chunks
 from . import scalar_reference as reference
@@ -44,13 +44,9 @@ def scalar_decay(
     """
     packing = Packing.of(q, starts)
     state = checked_decay(q, k, v, g, initial_state, packing.sequences)
-    state = state.to(_accumulator(v))
+    state = state.to(accumulator(v))
     require_runnable(v)
     return _operator(q, k, v, g, state, scale, packing.starts)
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _forward(*inputs):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Program, Tile
-from dsf.kernels.limits import nearest
+from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 
 from .contract import NAMES, NEAR, PROGRAMS, tile_for
@@ -21,10 +21,7 @@ from .quantities import Quantities
 def program_of(x: Quantities, name: str) -> tuple[Program, Tile]:
     """A program and its tile on this device; the H100's where there is none (interpreted)."""
     program = PROGRAMS[NAMES.index(name) + (len(NAMES) if x.keyed else 0)]
-    architecture = 90
-    if x.v.is_cuda:
-        architecture = nearest(torch.cuda.get_device_capability(x.v.device))
-    dtype = str(x.v.dtype).removeprefix("torch.")
+    dtype, architecture = target_of(x.v)
     return program, tile_for(program, dtype, x.q.shape[-1], architecture, x.v.shape[-1])
 
 

@@ -6,7 +6,7 @@ all of diagonal plus low rank are of this form, with one or several rows (micro-
 
 from __future__ import annotations
 
-from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.contract import NARROWEST, Kernel, Program, Tile, power_of_two
 
 CODE = "dsf.kernels.triton_code"
 NAMES = ("prepare", "walk", "outputs", "walk_back", "gradients")
@@ -92,7 +92,10 @@ def tile_for(
     held = not wide and keys <= 128
     if program.name in ("walk", "walk_back") and not held:
         of_keys, of_values, warps = _IN_MEMORY
-    of_keys, of_values = min(power(keys), of_keys), min(power(values), of_values)
+    of_keys, of_values = (
+        min(power_of_two(keys, NARROWEST), of_keys),
+        min(power_of_two(values, NARROWEST), of_values),
+    )
     constants = {
         "K": keys,
         "V": values,
@@ -106,11 +109,6 @@ def tile_for(
         "PRECISION": "tf32x3",
     }
     return Tile(constants, warps)
-
-
-def power(size: int) -> int:
-    """The next power of two, 16 at least: no matrix instruction is smaller."""
-    return max(16, 1 << (size - 1).bit_length()) if size else 16
 
 
 KERNEL = Kernel(

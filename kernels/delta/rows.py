@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
+from dsf.kernels.contract import power_of_two
+from dsf.kernels.shapes import accumulator
 
 MOST = 16  # rows of a token: a chunk holds whole tokens
 
@@ -56,7 +58,7 @@ def rows_for(count: int) -> int:
         raise InvalidInput(
             f"a token has 1 to {MOST} rows (writes, and erases that act together with them); got {count}"
         )
-    return 1 << (count - 1).bit_length()
+    return power_of_two(count)
 
 
 def in_rows(x: Tensor, rows: int) -> Tensor:
@@ -65,8 +67,3 @@ def in_rows(x: Tensor, rows: int) -> Tensor:
         more = x.new_zeros(*x.shape[:3], rows - x.shape[3], x.shape[4])
         x = torch.cat([x, more], 3)
     return x.transpose(2, 3).flatten(1, 2)
-
-
-def accumulator(x: Tensor) -> torch.dtype:
-    """The type of gates and states beside these data."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

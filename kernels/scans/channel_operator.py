@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
-from dsf.kernels.shapes import Packing
+from dsf.kernels.shapes import Packing, accumulator
 
 from . import channel as scans
 from . import channel_reference as reference
@@ -35,14 +35,8 @@ def gated_scan(
     """
     packing = Packing.of(a, starts, axes=3)
     state = scans.checked_gate(a, b, initial_state, packing.sequences)
-    if a.dtype in (torch.float16, torch.bfloat16):
-        state = state.float()
     require_runnable(a)
-    return _operator(a, b, state.to(_wide(a)), packing.starts)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return x.dtype if x.is_complex() or x.dtype == torch.float64 else torch.float32
+    return _operator(a, b, state.to(accumulator(a)), packing.starts)
 
 
 def _forward(*inputs):

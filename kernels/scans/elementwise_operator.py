@@ -8,7 +8,7 @@ from torch import Tensor
 import dsf
 from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
-from dsf.kernels.shapes import Packing, windows
+from dsf.kernels.shapes import Packing, accumulator, windows
 from dsf.state import State
 from dsf.structure import Elementwise
 from dsf.system import System
@@ -47,7 +47,7 @@ def elementwise_scan(
     packing = Packing.of(x, starts)
     state = elementwise.checked(x, a, w, c, initial_state, packing.sequences)
     require_runnable(x)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = accumulator(x)
     y, final, _ = _operator(x, a, w, c, state.to(wide), packing.starts)
     return y, final
 

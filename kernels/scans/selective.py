@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
@@ -41,7 +41,7 @@ PROGRAMS = (
 
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
-    wide = max(2, 1 << (size - 1).bit_length()) if size else 2
+    wide = power_of_two(size, 2)
     numbers = 256 if wide <= 32 or program.name == "forward" else 128
     channels = max(1, min(32, numbers // wide))
     return Tile({"N": size, "BN": wide, "S": STEPS, "BD": channels}, 8, products=False)

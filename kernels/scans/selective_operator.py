@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
-from dsf.kernels.shapes import Packing
+from dsf.kernels.shapes import Packing, accumulator
 
 from . import selective
 from . import selective_reference as reference
@@ -47,7 +47,7 @@ def selective_scan(
     packing = Packing.of(x, starts, axes=3)
     state = selective.checked(x, delta, A, b, c, initial_state, packing.sequences)
     require_runnable(x)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = accumulator(x)
     y, final, _ = _operator(x, delta, A.to(wide), b, c, state.to(wide), packing.starts)
     return (y if skip is None else y + skip.to(y.dtype) * x), final
 

@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-
-
-def accumulator(x: Tensor) -> torch.dtype:
-    """The type of a state for data like x: float32, or as wide as x."""
-    return torch.promote_types(x.dtype, torch.float32)
+from dsf.kernels.shapes import accumulator
 
 
 def checked_cache(name: str, cache: Tensor, row: tuple[int, ...], axes: str, like: Tensor) -> None:

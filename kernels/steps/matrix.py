@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.forms.lowering import largest_exponent
-from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.registry import resolve
 
 from .cache import checked_cache, checked_slots, contiguous
@@ -68,7 +68,7 @@ def tile_for(
     states: int | None = None,
 ) -> Tile:
     """All keys up to 256 and some values; fewer values where there are few `states` (sequences · heads)."""
-    of_keys = min(_power(keys), _LONGEST)
+    of_keys = min(power_of_two(keys), _LONGEST)
     constants: dict[str, int | float | str] = {
         "K": keys,
         "BK": of_keys,
@@ -77,7 +77,7 @@ def tile_for(
     if program.function == _NORMALISER.function:
         return Tile(constants | {"LIMIT": LIMIT}, 1, products=False)
     values = keys if values is None else values
-    of_values = min(_power(values), max(_NARROWEST, _TILE // of_keys))
+    of_values = min(power_of_two(values), max(_NARROWEST, _TILE // of_keys))
     if states is not None:
         while of_values > _NARROWEST and states * -(-values // of_values) < _ENOUGH:
             of_values //= 2
@@ -85,11 +85,6 @@ def tile_for(
     each = 32 if keys <= of_keys else 16
     warps = max(1, of_keys * of_values // (32 * each))
     return Tile(constants | {"V": values, "BV": of_values}, warps, products=False)
-
-
-def _power(size: int) -> int:
-    """The next power of two."""
-    return 1 << max(0, size - 1).bit_length()
 
 
 KERNEL = Kernel(

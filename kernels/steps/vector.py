@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.registry import resolve
 
 from .cache import checked_cache, checked_slots, contiguous
@@ -50,7 +50,7 @@ def tile_for(
     """
     if program.function != SELECTIVE.function:
         return Tile({"BC": 256}, 2, products=False)
-    wide = 1 << max(0, size - 1).bit_length()
+    wide = power_of_two(size)
     own = max(1, min(128, _TILE // wide))
     if channels is not None:
         while own > 1 and own * wide > _TILE // 2 and channels < _ENOUGH * own:
