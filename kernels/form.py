@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import Refusal
 from dsf.forms.base import Form
+from dsf.structure import Diagonal, Scalar
+from dsf.structure.base import Structure
 from dsf.system import System
 
 from .library import triton_missing
+
+DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,29 @@ class KernelForm(Form):
             return self.refuse("kernels compute in float32.", f"Use {remedy}, or narrower tensors.")
         return None
 
+    def loses_gradient(self, gate: Structure) -> Refusal | None:
+        """Why a gate that a kernel takes as its logarithm would have no gradient."""
+        value = getattr(gate, "value", None)
+        if value is None or not value.requires_grad or not bool((value == 0).any()):
+            return None
+        reason = "the gradient of a decay that is zero does not pass through its logarithm."
+        return self.refuse(reason, "Use chunkwise, or give the logarithm, -inf (`from_log`).")
+
 
 def is_single(coupling: object) -> bool:
     """One vector a step, shared by all value channels."""
     return isinstance(coupling, OuterCoupling) and coupling.several is None
+
+
+def logs(gate: Scalar | Diagonal) -> Tensor:
+    """Log-decays; the gradient of a decay given as a value passes through its logarithm."""
+    return gate.leaves[0] if gate.value is None else gate.value.log()
+
+
+def depth(gate: Structure) -> float:
+    """The largest |log| of a decay, exact zeros apart, up to where float32 ends."""
+    if not isinstance(gate, Scalar | Diagonal):
+        return 0.0
+    sizes = logs(gate).detach().abs()
+    finite = torch.where(torch.isfinite(sizes), sizes, 0.0)
+    return min(DEEPEST, float(finite.max())) if finite.numel() else 0.0

@@ -20,6 +20,7 @@ from dsf.coupling import OuterCoupling
 from dsf.forms import run
 from dsf.kernels.decay import scalar_form
 from dsf.kernels.decay.scalar_form import ScalarDecay
+from dsf.kernels.delta.form import Delta
 from dsf.kernels.scans.channel_form import GatedScan
 from dsf.kernels.scans.selective_form import SelectiveScan
 from dsf.mixers import ARCHITECTURES, Architecture, retnet
@@ -196,3 +197,24 @@ def test_float64_is_refused_on_a_gpu() -> None:
     system = System(Scalar.from_log(-q[..., 0].abs()), OuterCoupling(k), OuterCoupling(q))
     object.__setattr__(system.write, "weights", system.write.weights.as_subclass(OnGpu))
     assert "float32" in refused(ScalarDecay(), system)
+
+
+def test_the_delta_form_refuses_what_every_kernel_does() -> None:
+    """A gate of zero has no gradient through its logarithm; tensors of the CPU are for other forms."""
+
+    class DeltaHere(Delta):
+        def cannot_run(self, system: System, remedy: str) -> None:
+            return None
+
+    one = torch.ones(1, 3, 1, 2)
+    outer = OuterCoupling(one), OuterCoupling(one)
+
+    def rule(gate: Tensor) -> System:
+        return System(DPLR(Scalar(gate), -0.5 * one[..., None], one[..., None]), *outer)
+
+    zero = torch.tensor([1.0, 0.0, 1.0]).reshape(1, 3, 1)
+    assert DeltaHere().admits(rule(zero)) is True
+    assert "does not pass through its logarithm" in refused(
+        DeltaHere(), rule(zero.requires_grad_())
+    )
+    assert "not on a GPU" in refused(Delta(), rule(torch.ones(1, 3, 1)))

@@ -5,19 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import Refusal
 from dsf.forms.core import Core
-from dsf.kernels.form import KernelForm, is_single
+from dsf.kernels.form import DEEPEST, KernelForm, depth, is_single, logs
 from dsf.structure import Diagonal, Identity, Scalar
 from dsf.structure.base import Structure
 from dsf.system import System
 
 CHUNK = 64  # the most steps of a tile
-DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded
 
 Decay = Identity | Scalar | Diagonal
 
@@ -52,10 +50,7 @@ class DecayForm(KernelForm):
             return True
         if bool((value < 0).any()):
             return self.refuse("a decay is negative and has no logarithm.", "Use chunkwise.")
-        if value.requires_grad and bool((value == 0).any()):
-            reason = "the gradient of a decay that is zero does not pass through its logarithm."
-            return self.refuse(reason, "Use chunkwise, or give the logarithm, -inf (`from_log`).")
-        return True
+        return True if (refusal := self.loses_gradient(transition)) is None else refusal
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         assert isinstance(core.write, OuterCoupling) and isinstance(core.read, OuterCoupling)
@@ -81,17 +76,8 @@ def _once(x: Tensor) -> Tensor:
     return x[:, :, :1] if x.stride(2) == 0 else x
 
 
-def logs(gate: Scalar | Diagonal) -> Tensor:
-    """Log-decays; the gradient of a decay given as a value passes through its logarithm."""
-    return gate.leaves[0] if gate.value is None else gate.value.log()
-
-
-def depth(system: System) -> float:
+def depth_of(system: System) -> float:
     """The largest |log| of a decay, exact zeros apart, up to where float32 ends: there with a stabiliser."""
     if system.log_write is not None:  # it moves decays to any size
         return DEEPEST
-    if not isinstance(system.transition, Scalar | Diagonal):
-        return 0.0
-    sizes = logs(system.transition).detach().abs()
-    finite = torch.where(torch.isfinite(sizes), sizes, 0.0)
-    return min(DEEPEST, float(finite.max())) if finite.numel() else 0.0
+    return depth(system.transition)

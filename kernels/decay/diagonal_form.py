@@ -12,7 +12,7 @@ from dsf.numerics import Roundings
 from dsf.structure import Diagonal
 from dsf.system import System
 
-from .decay_form import CHUNK, Decay, DecayForm, depth
+from .decay_form import CHUNK, Decay, DecayForm, depth_of
 from .diagonal_operator import diagonal_decay
 
 
@@ -35,7 +35,7 @@ class DiagonalDecay(DecayForm):
         return diagonal_decay(q, k, v, g, state)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
-        return Roundings(step=6 + 2 * depth(system), path=4 * (system.key_size + CHUNK) + 16)
+        return Roundings(step=6 + 2 * depth_of(system), path=4 * (system.key_size + CHUNK) + 16)
 
     def operations(self, system: System, sizes: Sizes) -> float:
         keys, values = system.key_size, sizes.values

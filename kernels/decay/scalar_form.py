@@ -8,11 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from dsf.forms.base import Sizes
+from dsf.kernels.form import DEEPEST
 from dsf.numerics import Roundings
 from dsf.structure import Identity, Scalar
 from dsf.system import System
 
-from .decay_form import CHUNK, DEEPEST, Decay, DecayForm, depth
+from .decay_form import CHUNK, Decay, DecayForm, depth_of
 from .scalar_operator import scalar_decay
 
 
@@ -34,7 +35,7 @@ class ScalarDecay(DecayForm):
         return scalar_decay(q, k, v, g, state)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
-        inner = 4 * min(CHUNK * depth(system), DEEPEST)
+        inner = 4 * min(CHUNK * depth_of(system), DEEPEST)
         return Roundings(step=4, path=4 * (system.key_size + CHUNK) + 16 + inner)
 
     def operations(self, system: System, sizes: Sizes) -> float:

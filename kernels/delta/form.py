@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import Refusal
-from dsf.forms.base import Form, Sizes
+from dsf.forms.base import Sizes
 from dsf.forms.core import Core
-from dsf.kernels.library import triton_missing
+from dsf.kernels.form import DEEPEST, KernelForm, depth, logs
 from dsf.numerics import Roundings
 from dsf.structure import DPLR, Diagonal, Identity, Scalar
 from dsf.system import System
@@ -21,11 +20,10 @@ from .operator import dplr_rule
 from .rows import MOST
 
 _CHUNK, _LEVELS = 32, 5  # rows, and how often a chunk is halved
-_DEEPEST = 104.0  # e^-104 is no float32 any more, so no exponent beyond it is rounded
 
 
 @dataclass(frozen=True)
-class Delta(Form):
+class Delta(KernelForm):
     r"""The Triton kernels of the delta family (`dsf.kernels.dplr_rule`) on CUDA tensors, in float32.
 
     h_i = (D_i + P_i Q_iᵀ) h_{i-1} + Σ_r b_r u_rᵀ, D in [0, 1], of rank r with R writes, r + R at most 16. Every
@@ -37,21 +35,17 @@ class Delta(Form):
     def admits(self, system: System) -> Literal[True] | Refusal:
         if not isinstance(system.transition, DPLR) or system.is_complex:
             reason = "the transition is not diagonal plus low rank, and real."
-            return self._refuse(reason, "Use chunkwise, scan or recurrent.")
+            return self.refuse(reason, "Use chunkwise, scan or recurrent.")
         if not isinstance(system.write, OuterCoupling):
-            return self._refuse("it needs outer couplings.", "Use recurrent.")
+            return self.refuse("it needs outer couplings.", "Use recurrent.")
         if not isinstance(system.read, OuterCoupling) or system.read.several is not None:
-            return self._refuse("it needs one outer read a step.", "Use chunkwise.")
+            return self.refuse("it needs one outer read a step.", "Use chunkwise.")
         rows = system.transition.rank + (system.writes or 1)
         if rows > MOST:
             reason = f"rank and writes of a step are {rows} rows; a chunk holds {MOST} of a step."
-            return self._refuse(reason, "Use chunkwise.")
-        if not system.write.tensors[0].is_cuda:
-            return self._refuse("the tensors are not on a GPU.", "Move them, or use chunkwise.")
-        if (missing := triton_missing()) is not None:
-            return self._refuse(missing.reason, missing.remedy)
-        if system.dtype == torch.float64:
-            return self._refuse("float64 runs on the CPU alone.", "Use float32, or chunkwise.")
+            return self.refuse(reason, "Use chunkwise.")
+        if (refusal := self.cannot_run(system, "chunkwise")) is not None:
+            return refusal
         return self._of_gate(system.transition.gate)
 
     def _of_gate(self, gate: Identity | Scalar | Diagonal) -> Literal[True] | Refusal:
@@ -59,11 +53,8 @@ class Delta(Form):
             return True
         value = gate.decay
         if bool(((value < 0) | (value > 1)).any()):
-            return self._refuse("a gate lies outside of [0, 1].", "Use chunkwise.")
-        return True
-
-    def _refuse(self, reason: str, remedy: str) -> Refusal:
-        return Refusal(self.name, reason, remedy)
+            return self.refuse("a gate lies outside of [0, 1].", "Use chunkwise.")
+        return True if (refusal := self.loses_gradient(gate)) is None else refusal
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         q, k, v, a, b, g = quantities(core)
@@ -72,13 +63,9 @@ class Delta(Form):
         return (outputs if several is None else outputs[..., None, :][..., :several, :]), final
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
-        depth, transition = 0.0, system.transition
-        if isinstance(transition, DPLR) and transition.gate.leaves:
-            logs = _logs(transition.gate)
-            finite = torch.where(torch.isfinite(logs), logs, 0.0)
-            depth = float(finite.abs().max()) if finite.numel() else 0.0
+        gate = system.transition.gate if isinstance(system.transition, DPLR) else Identity()
         inner = 4 * _CHUNK * (system.key_size + 2 * _LEVELS + 4)
-        path = 4 * (system.key_size + _CHUNK) + 16 + 4 * min(_CHUNK * depth, _DEEPEST)
+        path = 4 * (system.key_size + _CHUNK) + 16 + 4 * min(_CHUNK * depth(gate), DEEPEST)
         return Roundings(step=4 + inner, path=path)
 
     def operations(self, system: System, sizes: Sizes) -> float:
@@ -105,13 +92,7 @@ def quantities(core: Core) -> tuple[Tensor, ...]:
     v = core.tokens if core.tokens.ndim == 5 else core.tokens[..., None, :]
     a, b = wide(transition.left).mT, wide(transition.right).mT
     gate = transition.gate
-    g = wide(q.new_zeros(1, 1, 1)) if isinstance(gate, Identity) else wide(_logs(gate))
+    g = wide(q.new_zeros(1, 1, 1)) if isinstance(gate, Identity) else wide(logs(gate))
     if g.ndim == 4:
         g = g.expand(*g.shape[:3], core.key_size)
     return wide(q), wide(core.write.stacked()), v, a, b, g
-
-
-def _logs(gate: Identity | Scalar | Diagonal) -> Tensor:
-    """Log-decays; the gradient of a decay given as a value passes through its logarithm."""
-    assert isinstance(gate, Scalar | Diagonal)
-    return gate.value.log() if gate.value is not None else gate.leaves[0]
