@@ -9,7 +9,7 @@ from dsf.kernels.library import Pair, Signature, by_autograd, define, require_ru
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import diagonal as chunks
-from .diagonal_reference import run
+from .reference import run
 
 
 def diagonal_decay(
@@ -64,6 +64,10 @@ def _quantities(q, k, v, g, state, bonus, scale, before, starts):
     return chunks.Quantities.of(q, k, v, g, state, scale, starts, bonus if before else None)
 
 
+def _run(q, k, v, g, state, bonus, scale, before, starts):
+    return run(q, k, v, g, state, scale, starts, bonus if before else None)
+
+
 def _forward(*inputs):
     return chunks.forward(_quantities(*inputs))
 
@@ -85,5 +89,5 @@ _signature = Signature(
     kept=(1,),
 )
 _operator = define(
-    _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, run), shapes=_shapes
+    _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, _run), shapes=_shapes
 )

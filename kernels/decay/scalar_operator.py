@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import scalar as chunks
-from . import scalar_reference as reference
+from .reference import run
 
 
 def scalar_decay(
@@ -61,11 +61,9 @@ def _shapes(q, k, v, g, state, scale, starts):
     return v.new_empty(*v.shape[:2], g.shape[2], v.shape[3]), torch.empty_like(state)
 
 
+_signature = Signature(
+    "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), kept=(1,)
+)
 _operator = define(
-    Signature(
-        "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), kept=(1,)
-    ),
-    cuda=Pair(_forward, _backward),
-    cpu=Pair(reference.forward, reference.backward),
-    shapes=_shapes,
+    _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, run), shapes=_shapes
 )
