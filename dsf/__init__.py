@@ -56,9 +56,9 @@ tensor([1., 2., 3., 4.])
 from __future__ import annotations
 
 import logging
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dsf._lazy import lazy
 from dsf._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -138,12 +138,4 @@ _LAZY: dict[str, str] = {
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*_LAZY, "__version__", *(name for name in globals() if name[:2] == "__")})
+__getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -3,8 +3,9 @@
 if __name__ != "dsf.kernels":
     raise ImportError(f"this package is dsf.kernels: import it by that name, not as {__name__}")
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dsf._lazy import lazy
 
 if TYPE_CHECKING:
     from .attention.operator import flash_attention as flash_attention
@@ -45,12 +46,4 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*_LAZY, *(name for name in globals() if name[:2] == "__")})
+__getattr__, __dir__ = lazy(__name__, _LAZY)
