@@ -8,13 +8,8 @@ makes the others again.
 import triton
 import triton.language as tl
 
+from .channel_scan import then
 from .memory import place
-
-
-@triton.jit
-def then(a, b, later_a, later_b):
-    """(a, b) and then (a', b'): h ↦ a' (a h + b) + b'."""
-    return later_a * a, later_a * b + later_b
 
 
 @triton.jit
