@@ -47,9 +47,7 @@ def _in_blocks(gates: Tensor, blocks: Tensor, backward: bool) -> None:
     width = blocks.shape[2]
     end = torch.ones_like(gates[:, :1])
     joined = torch.cat([gates, end], 1) if backward else torch.cat([end, gates], 1)
-    factors = joined.unflatten(1, (-1, width)).unbind(
-        2
-    )  # from the neighbour, for each place in a block
+    factors = joined.unflatten(1, (-1, width)).unbind(2)  # for each place in a block
     steps = blocks.unbind(2)
     order = list(range(width))[:: -1 if backward else 1]
     reach = [factors[order[0]]]

@@ -28,10 +28,9 @@ from .workspace import Workspace
 # Multiply-adds that the calls of one run cost, however short it is.
 _CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
 
-_WORKING_SET = (
-    1 << 19
-)  # numbers of one segment's inputs; keeps a segment near the cache, and half of it
-# where gradients are wanted: the way back has twice as much in hand
+# Numbers of one segment's inputs, to keep it near the cache; half of it where gradients are wanted, since the way
+# back has twice as much in hand.
+_WORKING_SET = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for DPLR.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for Scalar and DPLR.
     """
 
     chunk: int | None = None

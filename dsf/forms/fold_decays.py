@@ -58,7 +58,7 @@ def _in_place(
     grams = products(reads, writes, space)
     for row, r, late in zip(grams, reads, after, strict=True):
         for product in row:
-            mask(product, between, late, onto=product)
+            _mask(product, between, late, onto=product)
         if late:
             r.mul_(reach[..., None])
         else:
@@ -77,12 +77,12 @@ class _FoldDecays(torch.autograd.Function):
         onward = between[:, -1, :, None]
         table = products(reads, writes, None)
         grams = [
-            mask(product, between, late, onto=torch.empty_like(product))
+            _mask(product, between, late, onto=torch.empty_like(product))
             for row, late in zip(table, after, strict=True)
             for product in row
         ]
         back = [
-            r * (reach if late else before(reach, 1))[..., None]
+            r * (reach if late else _before(reach, 1))[..., None]
             for r, late in zip(reads, after, strict=True)
         ]
         ctx.after = after
@@ -105,12 +105,12 @@ class _FoldDecays(torch.autograd.Function):
         of_reach[:, -1] = cotangents[-1]
         of_reads, of_writes = [], [(d * onward).contiguous() for d in of_onward]
         for i, (r, late, d) in enumerate(zip(reads, after, of_back, strict=True)):
-            own = (d * (reach if late else before(reach, 1))[..., None]).contiguous()
-            add_late(of_reach, _dot(d, r), late)
+            own = (d * (reach if late else _before(reach, 1))[..., None]).contiguous()
+            _add_late(of_reach, _dot(d, r), late)
             for j, w in enumerate(writes):
                 of_gram = of_grams[i * columns + j]
-                add_late(of_between, of_gram * raw[i * columns + j], late)
-                of_product = mask(of_gram, between, late, onto=torch.empty_like(of_gram))
+                _add_late(of_between, of_gram * raw[i * columns + j], late)
+                of_product = _mask(of_gram, between, late, onto=torch.empty_like(of_gram))
                 own.baddbmm_(of_product, w)
                 of_writes[j].baddbmm_(of_product.mT, r)
             of_reads.append(own)
@@ -168,7 +168,7 @@ def _first(decay: Tensor, size: int) -> Tensor:
     return decay[:, size :: 2 * size, None]
 
 
-def mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
+def _mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
     """product ⊙ Γ, or with the rows of Γ one step later where the read is before the update."""
     if late:
         return torch.mul(product, between, out=onto)
@@ -177,12 +177,12 @@ def mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
     return onto
 
 
-def before(x: Tensor, first: float) -> Tensor:
+def _before(x: Tensor, first: float) -> Tensor:
     """x one step later: `first`, x_1, …, x_{C-1}."""
     return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
 
 
-def add_late(onto: Tensor, x: Tensor, late: bool) -> None:
+def _add_late(onto: Tensor, x: Tensor, late: bool) -> None:
     """The way back of a row that was read as it is (`late`) or one step later."""
     if late:
         onto += x
