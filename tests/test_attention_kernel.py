@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from apart import require_compiles
 from attention_oracle import Problem, truth
 from torch import Tensor
 
@@ -20,7 +17,6 @@ from dsf.mixers.scores import SigmoidAttention
 from dsf.mixers.softmax_attention import SoftmaxAttention
 from dsf.numerics import require_within
 
-ROOT = Path(__file__).parents[1]
 WEIGHTS = (
     ("softmax", False),
     ("sigmoid", False),
@@ -233,7 +229,6 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
 
 
 COMPILED = """
-import torch
 from dsf.kernels import flash_attention, neighborhood_attention
 from dsf.sim import Pattern
 sizes = [(2, 4, 4, 4, 3), (2, 4, 4, 2, 3), (2, 4, 4, 2, 2)]
@@ -243,18 +238,11 @@ def total(*each):
     near = neighborhood_attention(*each, pattern)
     flat = [x.flatten(1, 2) for x in each]
     return near.square().sum() + flash_attention(*flat, window=4, weight="sigmoid", bias=-1.0).sum()
-run = torch.compile(total, fullgraph=True, backend="aot_eager")
-pairs = zip(*(torch.autograd.grad(f(*leaves), leaves) for f in (run, total)))
-print(all(torch.equal(one, other) for one, other in pairs))
 """
 
 
 def test_compiles_without_a_break() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    found = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert found.stdout.strip() == "True", found.stderr[-4000:]
+    require_compiles(COMPILED)
 
 
 def wrong(place: int, *shape: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from apart import require_compiles
 from torch import Tensor
 
 import dsf
@@ -23,8 +19,6 @@ from dsf.numerics import require_within, unit_roundoff
 from dsf.state import State
 from dsf.structure import Diagonal, Scalar
 from dsf.system import System
-
-ROOT = Path(__file__).parents[1]
 
 
 def drawn(*heads: int, length: int = 9, dtype=torch.float64, seed: int = 0) -> list[Tensor]:
@@ -136,24 +130,16 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
 
 
 COMPILED = """
-import torch
 from dsf.kernels import diagonal_decay
 sizes = [(2, 9, 2, 3), (2, 9, 2, 3), (2, 9, 1, 2), (2, 9, 2, 3), (2, 2, 3, 2), (2, 3)]
 leaves = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
 def total(*each):
     return diagonal_decay(*each[:5], bonus=each[5])[0].square().sum()
-run = torch.compile(total, fullgraph=True, backend="aot_eager")
-pairs = zip(*(torch.autograd.grad(f(*leaves), leaves) for f in (run, total)))
-print(all(torch.equal(one, other) for one, other in pairs))
 """
 
 
 def test_compiles_without_a_break() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    found = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert found.stdout.strip() == "True", found.stderr[-4000:]
+    require_compiles(COMPILED)
 
 
 def wrong(place: int, value: Tensor) -> list[Tensor]:

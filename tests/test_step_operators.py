@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from apart import apart
 from step_families import FAMILIES, Row
 from stepping import drawn
 from torch import Tensor
@@ -24,7 +20,6 @@ from dsf.kernels import (
     selective_step,
 )
 
-ROOT = Path(__file__).parents[1]
 WIDE = torch.float64
 B, H, K, V = 2, 2, 3, 4
 
@@ -101,13 +96,7 @@ print(all(torch.equal(a, b) for a, b in pairs), torch.equal(one[0][3], given[0][
 
 def test_compiles_without_a_break() -> None:
     """The mutation is seen by the compiler: the state changes as it does eagerly."""
-    found = subprocess.run(
-        [sys.executable, "-c", COMPILED],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
+    found = apart("-c", COMPILED)
     assert found.stdout.strip() == "True False", found.stderr[-4000:]
 
 
