@@ -42,6 +42,20 @@ class Packing:
             return self.length
         return int(self.starts.diff().max()) if self.sequences else 0
 
+    def slots(self, steps: int) -> tuple[int, Tensor | None]:
+        """How many blocks of so many steps there are room for, and whose each is where sequences are packed.
+
+        Block n of a packed sequence lies at ⌊start / steps⌋ + its number + n, so that the device is not asked.
+        """
+        if self.starts is None:
+            return self.sequences * -(-self.length // steps), None
+        count = self.sequences
+        if not count:
+            return 0, self.starts
+        numbers = torch.arange(self.length // steps + count, device=self.starts.device)
+        first = self.starts[:-1] // steps + numbers[:count]
+        return len(numbers), torch.searchsorted(first, numbers, right=True) - 1
+
     def sum_of_later(self, x: Tensor) -> Tensor:
         """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
         later = x.flip(1).cumsum(1).flip(1)
@@ -114,7 +128,9 @@ def repeated(x: Tensor, heads: int) -> Tensor:
 
 def shared(gradient: Tensor, like: Tensor) -> Tensor:
     """The sum over the heads that read one head of `like`, in its type."""
-    return gradient.unflatten(2, (like.shape[2], -1)).sum(3).to(like.dtype)
+    if gradient.shape[2] != like.shape[2]:
+        gradient = gradient.unflatten(2, (like.shape[2], -1)).sum(3)
+    return gradient.to(like.dtype)
 
 
 def windows(state: Tensor, length: int, starts: Tensor | None) -> list[tuple[slice, Tensor]]:

@@ -1,62 +1,77 @@
 r"""Scalar decay in chunks: h_i = e^{g_i} h_{i-1} + k_i v_iᵀ, y_i = s h_iᵀ q_i, forward and backward on a GPU.
 
-The programs are in `triton_code.chunk_decay.py`; here are their contract and their launches. Linear attention, RetNet,
-Lightning attention, SSD and the stabilised mLSTM are of this form.
+The programs are in `triton_code/chunk_decay.py` and `triton_code/decay_gates.py`; here are their contract and what is
+walked. Linear attention, RetNet, Lightning attention, SSD and the stabilised mLSTM are of this form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Kernel, Program, Tile
 from dsf.kernels.shapes import shared
 
-from .chunks import Chunked, gradients, program_of, tile_of
-from .chunks import forward as forward
-from .gates import of_gates
-from .segments import BLOCK, CARRY
+from . import walks
+from .chunks import tile_of
+from .segments import BLOCK as CELLS
+from .segments import CARRY, Segments
+from .walks import BLOCK, MARK, Places, Quantities, Walk, walk_of
 
-CODE = "dsf.kernels.triton_code.chunk_decay"
-_ALL = (
-    program_of(CODE, "forward", "q k v g state o final", "q k v", left_out="decays"),
-    program_of(CODE, "backward_of_reads", "k v g state do dq", "k v"),
-    program_of(CODE, "backward_of_writes", "q k v g do dfinal dk dv dstate", "q k v"),
-    program_of(CODE, "local_states", "k v g final decays", "k v", scaled=False),
-    program_of(CODE, "local_gradients", "q g do dstate", "q"),
+CODE = "dsf.kernels.triton_code"
+_NAMES = "reads writes values sums state out final decays own inner marks meets"
+_KINDS = dict.fromkeys(("reads", "writes", "values", "own", "out", "marks"), "data")
+_HEADS = ("heads", "read_heads", "write_heads", "value_heads", "own_heads")
+
+
+def _walk(label: str, pointers: str, *, reverse: int = 0, across: int = 0) -> Program:
+    """A walk by what it is given; what it is not is left out. It is compiled for each count of heads."""
+    given = pointers.split()
+    kinds = {name: _KINDS.get(name, "fp32") if name in given else "none" for name in _NAMES.split()}
+    flags = dict.fromkeys(_HEADS, 16) | {"BLOCK": BLOCK, "MARK": MARK}
+    flags |= {"REVERSE": reverse, "ACROSS": across, "PACKED": 1, "UPCAST": 0}
+    return Program(
+        f"{CODE}.chunk_decay:walk",
+        kinds | {"starts": "i64"},
+        ("length", "rows"),
+        ("scale",),
+        flags,
+        label,
+    )
+
+
+_TOKENS = "reads writes values sums"
+FORWARD = _walk("forward", f"{_TOKENS} state out final")
+OF_QUERIES = _walk("of queries", f"{_TOKENS} state out own inner marks", across=1)
+OF_KEYS = _walk("of keys", f"{_TOKENS} state out own inner marks meets", reverse=1, across=1)
+OF_VALUES = _walk("of values", f"{_TOKENS} state out final", reverse=1)
+STATES = _walk("states of segments", "writes values sums final decays")
+GRADIENTS = _walk("gradients of segments", "writes values sums final", reverse=1)
+SUMS = Program(
+    f"{CODE}.decay_gates:sum_up",
+    {"g": "fp32", "sums": "fp32", "starts": "i64", "owners": "i64"},
+    ("length", "rows", "heads"),
+    flags={"BLOCK": BLOCK, "PACKED": 1},
 )
-PROGRAMS = {program.name: program for program in _ALL}
+OF_GATES = Program(
+    f"{CODE}.decay_gates:of_gates",
+    dict.fromkeys(("g", "reads", "writes", "meets", "dg"), "fp32")
+    | {"starts": "i64", "owners": "i64"},
+    ("length", "heads"),
+    flags={"READ_PARTS": 2, "WRITE_PARTS": 2, "MARK": MARK, "PACKED": 1},
+)
+WALKS = (FORWARD, OF_QUERIES, OF_KEYS, OF_VALUES, STATES, GRADIENTS)
 
-# Which tile a program has: what adds up states alone has that of the program which it leaves things out of.
-_PLACES = dict(zip(PROGRAMS, (0, 1, 2, 0, 2), strict=True))
-
-# (steps, values, warps) of each program, by architecture and tile of keys: the largest without a spill
-# (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
+# (keys, steps, values, warps, stages) of walks, by architecture and keys: without a spill
+# (`dsf kernels report` shows what they use).
 _HALF = {
-    80: {64: ((64, 32, 4), (64, 32, 4), (32, 32, 4)), 128: ((32, 32, 4), (64, 32, 8), (32, 16, 8))},
-    90: {64: ((64, 64, 8), (64, 64, 8), (32, 32, 4)), 128: ((64, 64, 8), (64, 64, 8), (32, 16, 4))},
-    100: {
-        64: ((64, 64, 8), (64, 64, 8), (64, 64, 8)),
-        128: ((64, 64, 8), (64, 64, 8), (16, 16, 4)),
-    },
+    80: {64: (64, 64, 32, 4, 2), 128: (128, 32, 32, 4, 2), 256: (128, 32, 32, 4, 2)},
+    90: {64: (64, 64, 64, 4, 2), 128: (128, 64, 64, 4, 2), 256: (256, 64, 32, 8, 2)},
+    100: {64: (64, 64, 64, 4, 2), 128: (128, 64, 64, 4, 2), 256: (256, 64, 32, 8, 2)},
 }
-_WIDE = {
-    80: ((32, 16, 8), (16, 32, 8), (32, 16, 8)),
-    90: ((16, 32, 8), (32, 32, 8), (16, 32, 8)),
-    100: ((32, 16, 8), (32, 32, 8), (16, 32, 8)),
-}
-_EXACT = {(80, 2)}
-# Where strides do not divide by 16, addresses take more registers: smaller tiles than those of `_HALF`, and on
-# sm_100 tiles of 64 keys at most.
-_UNALIGNED = {
-    (80, 64): ((64, 32, 4), (64, 32, 4), (32, 16, 4)),
-    (80, 128): ((32, 32, 8), (32, 32, 8), (32, 16, 8)),
-    (90, 128): ((32, 64, 8), (32, 64, 8), (16, 16, 8)),
-    (100, 64): ((32, 64, 8), (64, 64, 8), (64, 64, 8)),
-}
+_WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 16, 8, 1)}
 
 
 def tile_for(
@@ -65,19 +80,15 @@ def tile_for(
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
     values = values or keys
     if program is CARRY:
-        return Tile({"SIZE": keys * values, "BC": BLOCK}, products=False)
-    place, wide = _PLACES[program.name], dtype == "float32"
-    aligned = not (keys % 16 or values % 16)
-    few = wide or keys <= 64 or (architecture == 100 and not aligned)
-    of_keys = 64 if few else 128
-    if wide:
-        chosen = _WIDE[architecture]
-    elif aligned:
-        chosen = _HALF[architecture][of_keys]
-    else:
-        chosen = _UNALIGNED.get((architecture, of_keys), _HALF[architecture][of_keys])
-    exact = wide and (architecture, place) in _EXACT
-    return tile_of(keys, values, of_keys, chosen[place], wide, exact)
+        return Tile({"SIZE": keys * values, "BC": CELLS}, products=False)
+    if program in (SUMS, OF_GATES):
+        return Tile({}, 1, products=False)
+    wide = dtype == "float32"
+    size = next((size for size in (64, 128) if keys <= size), 256)
+    chosen = _WIDE[architecture] if wide else _HALF[architecture][size]
+    of_keys, steps, of_values, warps, stages = chosen
+    tile = tile_of(keys, values, of_keys, (steps, of_values, warps), wide)
+    return replace(tile, stages=stages, constants={**tile.constants, "REST": int(wide)})
 
 
 KERNEL = Kernel(
@@ -85,25 +96,33 @@ KERNEL = Kernel(
     title="Chunks of scalar decay, the state in registers",
     admits="Λ is Identity or Scalar, real and not negative; read after the update",
     form="chunkwise",
-    programs=(*_ALL, CARRY),
+    programs=(*WALKS, SUMS, OF_GATES, CARRY),
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), chunkwise form; Qin et al. 2024 (arXiv 2401.04658)",
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Quantities(Chunked):
-    """The quantities of a run, with g (B, T, H)."""
+def forward(
+    x: Quantities, *, upcast: bool = False, steps: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32.
 
-    programs: ClassVar[Mapping[str, Program]] = PROGRAMS
-    choose = staticmethod(tile_for)
+    `steps` cuts time in segments of so many, whatever the device.
+    """
+    walk = _made(x, FORWARD, Places(x.k, x.v, x.state, x.q), upcast)
+    segments = walks.cut(walk, steps)
+    if segments is not None:
+        part, _ = _segments(x, segments, upcast)
+        walk = _made(part, FORWARD, Places(x.k, x.v, part.state, x.q), upcast)
+    o, final = walk.room(x.v.dtype), torch.empty_like(walk.x.state)
+    walk.run(out=o, final=final)
+    return _whole(o).to(x.v.dtype), final if segments is None else segments.last(final)
 
 
 def backward(
     x: Quantities,
     do: Tensor,
     dfinal: Tensor,
-    final: Tensor,
     *,
     upcast: bool = False,
     steps: int | None = None,
@@ -112,8 +131,59 @@ def backward(
 
     Those of heads that share q, k or v are summed in float32. `steps` cuts time in segments of so many.
     """
-    do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    dq, dk, dv, dstate = gradients(x, do, dfinal, upcast=upcast, steps=steps)
-    inner = (dfinal.double() * final.double()).sum((-1, -2))
-    dg = of_gates(x.q, x.k, dq, dk, x.g, inner, x.packing)
-    return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate
+    do, last = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
+    segments = walks.cut(_made(x, OF_VALUES, Places(x.q, do, last, x.k), upcast), steps)
+    part = x
+    if segments is not None:
+        part, decays = _segments(x, segments, upcast)
+        given, last = last, torch.empty_like(part.state)
+        ends = _made(part, GRADIENTS, Places(x.q, do, None, reverse=True), upcast)
+        ends.run(final=last)
+        segments.carry(last, decays, given, reverse=True)
+    queries = Places(x.v, x.k, part.state, do, x.q, across=True)
+    keys = Places(do, x.q, last, x.v, x.k, across=True, reverse=True)
+    values = Places(x.q, do, last, x.k, reverse=True)
+    of_queries = _made(part, OF_QUERIES, queries, upcast)
+    of_keys = _made(part, OF_KEYS, keys, upcast)
+    of_values = _made(part, OF_VALUES, values, upcast)
+    dq, dk, dv = (
+        walk.room(like.dtype if like.shape[2] == x.heads else None)
+        for walk, like in ((of_queries, x.q), (of_keys, x.k), (of_values, x.v))
+    )
+    reads, writes, dstate = of_queries.inner(), of_keys.inner(), torch.empty_like(part.state)
+    count = part.packing.slots(MARK)[0]
+    marks = x.v.new_empty(
+        count, *x.state.shape[1:], dtype=torch.float32 if upcast else x.v.dtype
+    )
+    meets = x.g.new_empty(count, x.heads, writes.shape[-1])
+    of_queries.run(out=dq, inner=reads, marks=marks)
+    of_keys.run(out=dk, inner=writes, marks=marks, meets=meets)
+    of_values.run(out=dv, final=dstate)
+    dg = part.of_gates(reads, writes, meets)
+    if segments is not None:
+        dstate = segments.first(dstate)
+    return (
+        shared(_whole(dq), x.q),
+        shared(_whole(dk), x.k),
+        shared(_whole(dv), x.v),
+        dg,
+        dstate,
+    )
+
+
+def _made(x: Quantities, program: Program, places: Places, upcast: bool) -> Walk:
+    return walk_of(x, program, tile_for, places, upcast)
+
+
+def _segments(x: Quantities, segments: Segments, upcast: bool) -> tuple[Quantities, Tensor]:
+    """The same tokens as segments, each with its initial state; and the segments' decays."""
+    part = walks.over(x, segments)
+    decays = x.g.new_empty(segments.packing.sequences, x.heads)
+    _made(part, STATES, Places(x.k, x.v, None), upcast).run(final=part.state, decays=decays)
+    segments.carry(part.state, decays, x.state)
+    return part, decays
+
+
+def _whole(parts: Tensor) -> Tensor:
+    """The sum over tiles of keys of (B, T, H, parts, ·)."""
+    return parts[..., 0, :] if parts.shape[3] == 1 else parts.sum(3)

@@ -53,8 +53,8 @@ def _forward(*inputs):
     return chunks.forward(chunks.Quantities.of(*inputs))
 
 
-def _backward(do, dfinal, final, *inputs):
-    return chunks.backward(chunks.Quantities.of(*inputs), do, dfinal, final)
+def _backward(do, dfinal, *inputs):
+    return chunks.backward(chunks.Quantities.of(*inputs), do, dfinal)
 
 
 def _shapes(q, k, v, g, state, scale, starts):
@@ -62,7 +62,7 @@ def _shapes(q, k, v, g, state, scale, starts):
 
 
 _signature = Signature(
-    "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), kept=(1,)
+    "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts")
 )
 _operator = define(
     _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, run), shapes=_shapes

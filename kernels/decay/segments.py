@@ -75,8 +75,8 @@ class Segments:
             sequence = torch.repeat_interleave(counts)
             within = torch.arange(len(sequence), device=device) - bounds[sequence]
             begins, ends = starts[sequence] + steps * within, starts[-1:]
-        cut = Packing(len(begins), packing.length, torch.cat([begins, ends]))
-        return cls(cut, bounds)
+        rows = packing.length if starts is not None else packing.sequences * packing.length
+        return cls(Packing(len(begins), rows, torch.cat([begins, ends])), bounds)
 
     def carry(
         self, states: Tensor, decays: Tensor, given: Tensor, *, reverse: bool = False

@@ -1,166 +1,127 @@
-"""The chunk kernel of scalar decay: one program per sequence, head and tile of the state walks the chunks.
+r"""Scalar decay in chunks: one program per sequence, head and tile of the state walks over its chunks.
 
 With M_ij = Π_{l=j+1..i} a_l in the chunk, c_i = Π_{l≤i} a_l, e_i = Π_{l>i} a_l, S the state before it:
-Y = s (QKᵀ ∘ M) V + s c ∘ (Q S), S' = c_C S + Kᵀ (e ∘ V). The state stays in registers. A sequence may be cut in
-segments, packed one after the other: `local_states` and `local_gradients` say what each adds, `carry.over` brings
-the states over the segments, and the other programs walk each of them from its own.
+Y = s (QKᵀ ∘ M) V + s c ∘ (Q S), S' = c_C S + Kᵀ (e ∘ V). The state stays in registers.
+
+Every gradient is the same walk with other tensors in the places of reads, writes and values, two of them backward in
+time, where e and c change places: dQ of (dO, V, K), dK of (V, dO, Q), dV of (K, Q, dO). Its state is then Sᵀ, Zᵀ and
+Z, with Z the gradient of the state after a step. A sequence may be cut in segments, packed one after the other: a walk
+without reads says what each adds, `carry.over` brings the states over the segments.
 """
 
 import triton
 import triton.language as tl
 
-from .decay import between, from_start, of_chunk, prefix, to_end, total
-from .memory import column, matrix, part, place, put, put_matrix, tile
+from .decay import between, faded
+from .memory import matrix, part, place, put_chunk, put_column_of_chunk, put_matrix, tile_of_chunk
 
 
 @triton.jit
-def forward(
-    q, k, v, g, state, o, final, decays, starts,
-    length, heads, q_heads, k_heads, v_heads, scale,
+def walk(
+    reads, writes, values, sums, state, out, final, decays, own, inner, marks, meets, starts,
+    length, rows, scale,
+    heads: tl.constexpr, read_heads: tl.constexpr, write_heads: tl.constexpr, value_heads: tl.constexpr,
+    own_heads: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
-    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, MARK: tl.constexpr, REVERSE: tl.constexpr, ACROSS: tl.constexpr,
+    REST: tl.constexpr, PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Outputs of all steps and the final state; what is None is left out, and the state is zero."""
-    VT: tl.constexpr = (V + BV - 1) // BV
-    key_part, value_part, index = part(KT, VT)
-    keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    sequence, head = index // heads, index % heads
-    q_head, k_head = head * q_heads // heads, head * k_heads // heads
-    v_head = head * v_heads // heads
-    first, steps = place(starts, sequence, length, PACKED)
-    S = tl.zeros((BK, BV), tl.float32)
-    if state is not None:
-        S = matrix(state, index, keys, values, K, V)
-    decay = 1.0
-    for at in range(0, steps, C):
-        rows = at + tl.arange(0, C)
-        if o is not None:
-            Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
-        W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
-        U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
-        logs = column(g, first, rows, steps, heads, head)
-        high, low, zeros = prefix(logs)
-        whole, all_zeros = total(logs)
-        if o is not None:
-            P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * between(high, low, zeros, rows)
-            Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION)
-            Y = Y * from_start(high, low, zeros)[:, None]
-            Y += tl.dot(P.to(U.dtype), U, input_precision=PRECISION)
-            put(o, Y * scale, first, rows, steps, heads * KT, head * KT + key_part, values, V)
-        late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
-        S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
-        if decays is not None:
-            decay = decay * of_chunk(whole, all_zeros)
-    put_matrix(final, S, index, keys, values, K, V)
-    if decays is not None:
-        tl.store(decays + index, decay, mask=key_part + value_part == 0)
+    """Outputs of all steps and the last state; what is None is left out, and the state is zero.
 
-
-@triton.jit
-def local_states(
-    k, v, g, final, decays, starts, length, heads, k_heads, v_heads,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
-    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What a segment adds to the state, and its whole decay: `forward` from zero, without outputs."""
-    forward(
-        None, k, v, g, None, None, final, decays, starts,
-        length, heads, heads, k_heads, v_heads, 1.0, K, V, C, BK, BV, KT, PACKED, UPCAST, PRECISION,
-    )  # fmt: skip
-
-
-@triton.jit
-def backward_of_reads(
-    k, v, g, state, do, dq, starts,
-    length, heads, k_heads, v_heads, scale,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
-    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """dQ = s ((dO Vᵀ) ∘ M) K + s c ∘ (dO Sᵀ); the states are made again."""
-    VT: tl.constexpr = (V + BV - 1) // BV
-    key_part, value_part, index = part(KT, VT)
-    keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
-    sequence, head = index // heads, index % heads
-    k_head, v_head = head * k_heads // heads, head * v_heads // heads
-    first, steps = place(starts, sequence, length, PACKED)
-    S = matrix(state, index, keys, values, K, V)
-    for at in range(0, steps, C):
-        rows = at + tl.arange(0, C)
-        W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
-        U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
-        G = tile(do, first, rows, steps, heads, head, values, V, UPCAST)
-        logs = column(g, first, rows, steps, heads, head)
-        high, low, zeros = prefix(logs)
-        whole, all_zeros = total(logs)
-        R = tl.dot(G, tl.trans(U), input_precision=PRECISION) * between(high, low, zeros, rows)
-        D = tl.dot(G, tl.trans(S.to(G.dtype)), input_precision=PRECISION)
-        D = D * from_start(high, low, zeros)[:, None]
-        D += tl.dot(R.to(W.dtype), W, input_precision=PRECISION)
-        of_value, all_values = head * VT + value_part, heads * VT
-        put(dq, D * scale, first, rows, steps, all_values, of_value, keys, K)
-        late = (U.to(tl.float32) * to_end(high, low, zeros, whole, all_zeros)[:, None]).to(U.dtype)
-        S = S * of_chunk(whole, all_zeros) + tl.dot(tl.trans(W), late, input_precision=PRECISION)
-
-
-@triton.jit
-def backward_of_writes(
-    q, k, v, g, do, dfinal, dk, dv, dstate, starts,
-    length, heads, q_heads, k_heads, v_heads, scale,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
-    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """From the last chunk to the first, with the gradient dS of the state after each chunk:
-
-    dK = s ((dO Vᵀ) ∘ M)ᵀ Q + e ∘ (V dSᵀ), dV = s ((QKᵀ) ∘ M)ᵀ dO + e ∘ (K dS), dS ← c_C dS + s Qᵀ (c ∘ dO).
-    What is None is left out, and the gradient of the final state is zero.
+    `sums` (H, all rows, 4) has high, low (read with REST), since and until of `decay.py`, in blocks of BLOCK steps of
+    a sequence. With REVERSE the walk is from the last chunk to the first; with ACROSS states lie in memory as (values,
+    keys). `own` is the tensor that `out` is the gradient of, and `inner` takes ⟨own, out⟩ of every step. Every MARK
+    steps of a sequence, and at its end, a walk forward in time leaves its state in `marks`; one backward puts its
+    product with the state that lies there into `meets`.
     """
     VT: tl.constexpr = (V + BV - 1) // BV
     key_part, value_part, index = part(KT, VT)
-    keys, values = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
+    keys, channels = key_part * BK + tl.arange(0, BK), value_part * BV + tl.arange(0, BV)
     sequence, head = index // heads, index % heads
-    q_head, k_head = head * q_heads // heads, head * k_heads // heads
-    v_head = head * v_heads // heads
+    read_head, write_head = head * read_heads // heads, head * write_heads // heads
+    value_head, own_head = head * value_heads // heads, head * own_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
-    dS = tl.zeros((BK, BV), tl.float32)
-    if dfinal is not None:
-        dS = matrix(dfinal, index, keys, values, K, V)
+    slot = sequence.to(tl.int64) * ((length + MARK - 1) // MARK)
+    if PACKED:
+        slot = first // MARK + sequence
+    S = tl.zeros((BK, BV), tl.float32)
+    if state is not None:
+        S = matrix(state, index, keys, channels, K, V, ACROSS)
+    decay = 1.0
+    offsets = tl.arange(0, C)
     chunks = (steps + C - 1) // C
-    for turn in range(0, chunks):
-        rows = (chunks - 1 - turn) * C + tl.arange(0, C)
-        Q = tile(q, first, rows, steps, q_heads, q_head, keys, K, UPCAST)
-        if dk is not None:
-            W = tile(k, first, rows, steps, k_heads, k_head, keys, K, UPCAST)
-            U = tile(v, first, rows, steps, v_heads, v_head, values, V, UPCAST)
-        G = tile(do, first, rows, steps, heads, head, values, V, UPCAST)
-        logs = column(g, first, rows, steps, heads, head)
-        high, low, zeros = prefix(logs)
-        whole, all_zeros = total(logs)
-        if dk is not None:
-            M = between(high, low, zeros, rows)
-            late = to_end(high, low, zeros, whole, all_zeros)[:, None]
-            P = tl.dot(Q, tl.trans(W), input_precision=PRECISION) * M * scale
-            R = tl.dot(G, tl.trans(U), input_precision=PRECISION) * M * scale
-            near = dS.to(Q.dtype)
-            dW = tl.dot(U, tl.trans(near), input_precision=PRECISION) * late
-            dW += tl.dot(tl.trans(R.to(Q.dtype)), Q, input_precision=PRECISION)
-            of_value, all_values = head * VT + value_part, heads * VT
-            put(dk, dW, first, rows, steps, all_values, of_value, keys, K)
-            dU = tl.dot(W, near, input_precision=PRECISION) * late
-            dU += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION)
-            put(dv, dU, first, rows, steps, heads * KT, head * KT + key_part, values, V)
-        early = (G.to(tl.float32) * (from_start(high, low, zeros) * scale)[:, None]).to(G.dtype)
-        dS = dS * of_chunk(whole, all_zeros) + tl.dot(tl.trans(Q), early, input_precision=PRECISION)
-    put_matrix(dstate, dS, index, keys, values, K, V)
-
-
-@triton.jit
-def local_gradients(
-    q, g, do, dstate, starts, length, heads, q_heads, scale,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, KT: tl.constexpr,
-    PACKED: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What a segment's reads add to the gradient of the state before it: `backward_of_writes` from zero."""
-    backward_of_writes(
-        q, None, None, g, do, None, None, None, dstate, starts,
-        length, heads, q_heads, heads, heads, scale, K, V, C, BK, BV, KT, PACKED, UPCAST, PRECISION,
-    )  # fmt: skip
+    if chunks == 0:
+        if final is not None:
+            put_matrix(final, S, index, keys, channels, K, V, ACROSS)
+    # Nothing is kept over the chunks that can be made again: registers are what there is least of.
+    for turn in tl.range(0, chunks, disable_licm=True):
+        at = turn * C
+        if REVERSE:
+            at = (chunks - 1 - turn) * C
+        left, row = steps - at, first + at
+        # What is loaded late is not in registers early.
+        W = tile_of_chunk(writes, row, offsets, left, write_heads, write_head, keys, K, UPCAST)
+        if out is not None:
+            Q = tile_of_chunk(reads, row, offsets, left, read_heads, read_head, keys, K, UPCAST)
+            P = tl.dot(Q, tl.trans(W), input_precision=PRECISION)
+        at_sums = sums + 4 * (head.to(tl.int64) * rows + row)
+        inside, last = offsets < left, 4 * (tl.minimum(left, C) - 1)
+        # Sums up to each step (of those that are none, as of the last), the last one and the one before the first.
+        h_last = tl.load(at_sums + last)
+        h = tl.where(inside, tl.load(at_sums + 4 * offsets, mask=inside, other=0.0), h_last)
+        l, l_last = None, None
+        if REST:
+            l_last = tl.load(at_sums + last + 1)
+            l = tl.load(at_sums + 4 * offsets + 1, mask=inside, other=0.0)
+            l = tl.where(inside, l, l_last)
+        begun, h_first, l_first = 0, 0.0, 0.0
+        if C < BLOCK:
+            begun = at % BLOCK
+            h_first = tl.load(at_sums - 4, mask=begun > 0, other=0.0)
+            if REST:
+                l_first = tl.load(at_sums - 3, mask=begun > 0, other=0.0)
+        since_last = tl.load(at_sums + last + 2).to(tl.int32)
+        until_first = tl.load(at_sums + 3).to(tl.int32)
+        until_first = tl.where(tl.load(at_sums + 2).to(tl.int32) == begun, begun, until_first)
+        numbers = begun + offsets
+        whole = between(h_last, l_last, h_first, l_first, since_last < begun)
+        from_start = between(h, l, h_first, l_first, numbers < until_first)
+        to_end = between(h_last, l_last, h, l, numbers >= since_last)
+        if REVERSE:
+            near, late = to_end, from_start * scale
+            border = tl.load(at_sums + 4 * offsets + 3, mask=inside, other=0.0).to(tl.int32)
+            if meets is not None:
+                if ((at + C) % MARK == 0) | (left <= C):
+                    mark = (slot + at // MARK) * heads + head
+                    there = matrix(marks, mark, keys, channels, K, V, ACROSS)
+                    met = tl.sum(tl.sum(there * S, 1), 0)
+                    tl.store(meets + (mark * KT + key_part) * VT + value_part, met)
+        else:
+            near, late = from_start * scale, to_end
+            border = tl.load(at_sums + 4 * offsets + 2, mask=inside, other=0.0).to(tl.int32)
+        if out is not None:
+            P = (faded(P, h, l, border, numbers, REVERSE) * scale).to(W.dtype)
+            Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION) * near[:, None]
+        U = tile_of_chunk(values, row, offsets, left, value_heads, value_head, channels, V, UPCAST)
+        if out is not None:
+            Y = tl.dot(P, U, acc=Y, input_precision=PRECISION)
+            put_chunk(out, Y, row, offsets, left, heads * KT, head * KT + key_part, channels, V)
+            if own is not None:
+                X = tile_of_chunk(own, row, offsets, left, own_heads, own_head, channels, V, UPCAST)
+                each = tl.sum(X.to(tl.float32) * Y, 1)
+                of_part = (head * KT + key_part) * VT + value_part
+                put_column_of_chunk(inner, each, row, offsets, left, heads * KT * VT, of_part)
+        U = (U.to(tl.float32) * late[:, None]).to(U.dtype)
+        S = tl.dot(tl.trans(W), U, acc=S * whole, input_precision=PRECISION)
+        if decays is not None:
+            decay = decay * whole
+        if final is not None:
+            if at == 0 if REVERSE else left <= C:
+                put_matrix(final, S, index, keys, channels, K, V, ACROSS)
+        if not REVERSE:
+            if marks is not None:
+                if ((at + C) % MARK == 0) | (left <= C):
+                    mark = (slot + at // MARK) * heads + head
+                    put_matrix(marks, S, mark, keys, channels, K, V, ACROSS)
+    if decays is not None:
+        tl.store(decays + index, decay, mask=key_part + value_part == 0)

@@ -49,6 +49,40 @@ def put(pointer, value, first, rows, length, heads, head, channels, size):
 
 
 @triton.jit
+def tile_of_chunk(
+    pointer, row, offsets, left, heads, head, channels, size: tl.constexpr, UPCAST: tl.constexpr
+):
+    """Rows `row` + offsets × channels of one head, zero from the `left`-th on: 32 bits from a 64-bit row."""
+    base = pointer + (row.to(tl.int64) * heads + head) * size
+    where = offsets[:, None] * (heads * size) + channels[None, :]
+    found = tl.load(
+        base + where, mask=(offsets < left)[:, None] & (channels < size)[None, :], other=0.0
+    )
+    if UPCAST:
+        found = found.to(tl.float32)
+    return found
+
+
+@triton.jit
+def put_chunk(pointer, value, row, offsets, left, heads, head, channels, size: tl.constexpr):
+    """Store such rows × channels of one head, in the pointer's type."""
+    base = pointer + (row.to(tl.int64) * heads + head) * size
+    where = offsets[:, None] * (heads * size) + channels[None, :]
+    tl.store(
+        base + where,
+        value.to(pointer.dtype.element_ty),
+        mask=(offsets < left)[:, None] & (channels < size)[None, :],
+    )
+
+
+@triton.jit
+def put_column_of_chunk(pointer, value, row, offsets, left, heads, head):
+    """Store one number per such row of a head."""
+    base = pointer + row.to(tl.int64) * heads + head
+    tl.store(base + offsets * heads, value, mask=offsets < left)
+
+
+@triton.jit
 def column(pointer, first, rows, length, heads, head):
     """One number per row of a head, in float32, zero outside."""
     return tl.load(pointer + (first + rows) * heads + head, mask=rows < length, other=0.0).to(
@@ -63,16 +97,33 @@ def put_column(pointer, value, first, rows, length, heads, head):
 
 
 @triton.jit
-def matrix(pointer, index, keys, values, K: tl.constexpr, V: tl.constexpr):
-    """The (keys, values) tile of one state (K, V), float32, zero outside."""
-    where = (index.to(tl.int64) * K + keys)[:, None] * V + values[None, :]
-    return tl.load(pointer + where, mask=(keys < K)[:, None] & (values < V)[None, :], other=0.0).to(
+def matrix(
+    pointer, index, keys, values, K: tl.constexpr, V: tl.constexpr, ACROSS: tl.constexpr = False
+):
+    """The (keys, values) tile of one state (K, V), or of (V, K) where it lies across; float32, zero outside."""
+    base = pointer + index.to(tl.int64) * (K * V)
+    inside = (keys < K)[:, None] & (values < V)[None, :]
+    return tl.load(base + _within(keys, values, K, V, ACROSS), mask=inside, other=0.0).to(
         tl.float32
     )
 
 
 @triton.jit
-def put_matrix(pointer, value, index, keys, values, K: tl.constexpr, V: tl.constexpr):
-    """Store the (keys, values) tile of one state (K, V)."""
-    where = (index.to(tl.int64) * K + keys)[:, None] * V + values[None, :]
-    tl.store(pointer + where, value, mask=(keys < K)[:, None] & (values < V)[None, :])
+def put_matrix(
+    pointer, value, index, keys, values,
+    K: tl.constexpr, V: tl.constexpr, ACROSS: tl.constexpr = False,
+):  # fmt: skip
+    """Store the (keys, values) tile of one state (K, V), or of (V, K) where it lies across."""
+    base = pointer + index.to(tl.int64) * (K * V)
+    inside = (keys < K)[:, None] & (values < V)[None, :]
+    value = value.to(pointer.dtype.element_ty)
+    tl.store(base + _within(keys, values, K, V, ACROSS), value, mask=inside)
+
+
+@triton.jit
+def _within(keys, values, K: tl.constexpr, V: tl.constexpr, ACROSS: tl.constexpr):
+    """The place of each number in a state."""
+    if ACROSS:
+        return values[None, :] * K + keys[:, None]
+    else:
+        return keys[:, None] * V + values[None, :]

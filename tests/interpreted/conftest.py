@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,6 +25,12 @@ def narrow(of_all: Callable[..., Tile]) -> Callable[..., Tile]:
         return replace(tile, constants={**tile.constants, **channels})
 
     return tile_for
+
+
+@pytest.fixture(autouse=True)
+def quiet_overflow(recwarn: pytest.WarningsRecorder) -> None:
+    """What overflows above the diagonal of a chunk is left out, and no cause for a warning."""
+    warnings.filterwarnings("ignore", "overflow encountered in exp2", RuntimeWarning)
 
 
 @pytest.fixture(autouse=True)

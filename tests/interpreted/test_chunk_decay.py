@@ -19,7 +19,7 @@ from dsf.forms.bounds import error_bound
 from dsf.kernels.decay import scalar
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.shapes import repeated
-from dsf.kernels.triton_code import carry
+from dsf.kernels.triton_code import carry, decay_gates
 from dsf.kernels.triton_code import chunk_decay as code
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
 from dsf.state import State
@@ -56,9 +56,11 @@ ROWS = (
     Row("one key for four heads", heads=(4, 4, 1, 2)),
     Row("one query for two heads", heads=(2, 1, 2, 2)),
     Row("packed, one empty", length=33, starts=(0, 0, 20, 33)),
+    Row("several blocks of gates", length=270, keys=8, values=8, heads=(1, 1, 1, 1)),
     Row("tiny gates", gates=1e-6),
     Row("huge gates", gates=300.0),
     Row("exact zeros", zero=True, length=40),
+    Row("exact zeros over blocks", zero=True, length=150, keys=4, values=4, starts=(0, 9, 150)),
     Row("float16", dtype=torch.float16, length=70),
     Row("bfloat16", dtype=torch.bfloat16, length=70),
     Row("bfloat16, several tiles of keys", dtype=torch.bfloat16, keys=130, heads=(1, 1, 1, 1)),
@@ -154,7 +156,7 @@ def launched(case: Case) -> tuple[Tensor, ...]:
     x = case.quantities
     how = {"upcast": case.row.dtype == torch.bfloat16, "steps": case.row.segment}
     o, final = scalar.forward(x, **how)
-    return o, final, *scalar.backward(x, case.do, case.dfinal, final, **how)
+    return o, final, *scalar.backward(x, case.do, case.dfinal, **how)
 
 
 def law_within_bounds(row: Row) -> None:
@@ -247,7 +249,7 @@ def test_forward_and_backward_are_adjoint() -> None:
     q, k, v, g, state = case.leaves
     x = replace(case, leaves=(q, k, v, g, torch.zeros_like(state))).quantities
     o, final = scalar.forward(x)
-    dv = scalar.backward(x, case.do, case.dfinal, final)[2]
+    dv = scalar.backward(x, case.do, case.dfinal)[2]
     there = float(
         (case.do.double() * o.double()).sum() + (case.dfinal.double() * final.double()).sum()
     )
@@ -257,47 +259,57 @@ def test_forward_and_backward_are_adjoint() -> None:
 
 
 @triton.jit
-def without_the_step_itself(high, low, zeros, rows):
-    exponent = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
-    keep = (rows[:, None] > rows[None, :]) & (zeros[:, None] == zeros[None, :])
-    return tl.where(keep, tl.exp(tl.where(keep, exponent, 0.0)), 0.0)
+def without_the_step_itself(table, high, low, border, steps, REVERSE: tl.constexpr):
+    exponent = high[:, None] - high[None, :]
+    keep = steps[:, None] > steps[None, :]
+    if REVERSE:
+        exponent, keep = -exponent, steps[:, None] < steps[None, :]
+    return tl.where(keep, table * tl.exp2(tl.where(keep, exponent, 0.0)), 0.0)
 
 
 @triton.jit
-def through_zeros(high, low, zeros, rows):
-    exponent = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
-    keep = rows[:, None] >= rows[None, :]
-    return tl.where(keep, tl.exp(tl.where(keep, exponent, 0.0)), 0.0)
+def through_zeros(table, high, low, border, steps, REVERSE: tl.constexpr):
+    exponent = high[:, None] - high[None, :]
+    keep = steps[:, None] >= steps[None, :]
+    if REVERSE:
+        exponent, keep = -exponent, steps[:, None] <= steps[None, :]
+    return tl.where(keep, table * tl.exp2(tl.where(keep, exponent, 0.0)), 0.0)
 
 
 @triton.jit
-def never_fading(high, low, zeros):
-    return tl.where(zeros == 0, 1.0, 0.0)
+def never_fading(high, low, edge_high, edge_low, passes):
+    return tl.where(passes, 1.0, 0.0)
 
 
 @triton.jit
-def whole_chunk(high, low, zeros, whole, all_zeros):
-    return tl.where(zeros == all_zeros, tl.exp(whole.to(tl.float32)) + high * 0.0, 0.0)
+def through_borders(high, low, edge_high, edge_low, passes):
+    return tl.exp2(high - edge_high)
 
 
 @triton.jit
-def kept(whole, all_zeros):
-    return 1.0
+def one_border(logs, offsets, C: tl.constexpr):
+    return tl.where(logs < -150.0, offsets, -1), offsets * 0 + C
+
+
+@triton.jit
+def kept(logs):
+    return logs * 0.0, logs * 0.0
 
 
 PLANTED = {
-    "between": (without_the_step_itself, ROWS[0]),
-    "between, exact zeros": (through_zeros, next(r for r in ROWS if r.zero)),
-    "from_start": (never_fading, ROWS[0]),
-    "to_end": (whole_chunk, ROWS[0]),
-    "of_chunk": (kept, ROWS[0]),
+    "faded": (code, without_the_step_itself, ROWS[0]),
+    "faded, exact zeros": (code, through_zeros, next(r for r in ROWS if r.zero)),
+    "between": (code, never_fading, ROWS[0]),
+    "between, exact zeros": (code, through_borders, next(r for r in ROWS if r.zero)),
+    "borders": (decay_gates, one_border, next(r for r in ROWS if r.zero)),
+    "prefix": (decay_gates, kept, ROWS[0]),
 }
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
-    bug, row = PLANTED[name]
-    monkeypatch.setattr(code, name.partition(",")[0], bug)
+    module, bug, row = PLANTED[name]
+    monkeypatch.setattr(module, name.partition(",")[0], bug)
     with pytest.raises(BoundExceeded):
         law_within_bounds(row)
 
@@ -335,14 +347,24 @@ def test_planted_bugs_of_segments_are_caught(name: str, monkeypatch) -> None:
             law_within_bounds(next(r for r in IN_SEGMENTS if r.name == f"{name}, in segments"))
 
 
-def _wrong_order(q, k, dq, dk, g, last, packing):
-    return chunk_gates(q, k, dk, dq, g, last, packing)
+def _wrong_order(x, reads, writes, meets):
+    return of_gates(x, writes, reads, meets)
 
 
-chunk_gates = scalar.of_gates
+of_gates = scalar.Quantities.of_gates
 
 
 def test_a_planted_bug_of_the_gates_is_caught(monkeypatch) -> None:
-    monkeypatch.setattr(scalar, "of_gates", _wrong_order)
+    monkeypatch.setattr(scalar.Quantities, "of_gates", _wrong_order)
     with pytest.raises(BoundExceeded):
         law_within_bounds(ROWS[0])
+
+
+def _no_meeting(x, reads, writes, meets):
+    return of_gates(x, reads, writes, torch.zeros_like(meets))
+
+
+def test_a_block_of_gates_that_forgets_what_comes_later_is_caught(monkeypatch) -> None:
+    monkeypatch.setattr(scalar.Quantities, "of_gates", _no_meeting)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(next(row for row in ROWS if row.length > scalar.MARK))

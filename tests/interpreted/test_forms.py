@@ -53,14 +53,13 @@ class ScalarDecayPrograms(torch.autograd.Function):
     def forward(ctx, q, k, v, g, state):
         x = scalar.Quantities.of(q, k, v, g, state, 1.0, None)
         o, final = scalar.forward(x, steps=ScalarDecayPrograms.steps)
-        ctx.save_for_backward(q, k, v, g, state, final)
+        ctx.save_for_backward(q, k, v, g, state)
         return o, final
 
     @staticmethod
     def backward(ctx, do, dfinal):
-        *inputs, final = ctx.saved_tensors
-        x = scalar.Quantities.of(*inputs, 1.0, None)
-        return scalar.backward(x, do, dfinal, final, steps=ScalarDecayPrograms.steps)
+        x = scalar.Quantities.of(*ctx.saved_tensors, 1.0, None)
+        return scalar.backward(x, do, dfinal, steps=ScalarDecayPrograms.steps)
 
 
 SCALAR = (LINEAR_ATTENTION, RETNET, LIGHTNING, SSD, MLSTM, AAREN)
