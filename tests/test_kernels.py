@@ -282,11 +282,11 @@ def test_a_tile_that_is_too_large_is_a_fault() -> None:
     """Spills and stubs are seen: a tile of 128 steps and 128 values in four warps has both."""
     pytest.importorskip("triton")
     code = """
-from dsf.kernels.decay.scalar import PROGRAMS
+from dsf.kernels.decay.scalar import FORWARD
 from dsf.kernels.compiling import compiled
 from dsf.kernels.contract import Tile
-sizes = {"K": 128, "V": 128, "C": 128, "BK": 128, "BV": 128, "KT": 1, "PRECISION": "ieee"}
-found = compiled(PROGRAMS["forward"], Tile(sizes, 4), "bfloat16", 80)
+sizes = {"K": 128, "V": 128, "C": 128, "BK": 128, "BV": 128, "KT": 1, "REST": 0, "PRECISION": "ieee"}
+found = compiled(FORWARD, Tile(sizes, 4), "bfloat16", 80)
 print(found.faults(80))
 """
     found = apart("-c", code, interpret=False)

@@ -67,11 +67,13 @@ WALKS = (FORWARD, OF_QUERIES, OF_KEYS, OF_VALUES, STATES, GRADIENTS)
 # (keys, steps, values, warps, stages) of walks, by architecture and keys: without a spill
 # (`dsf kernels report` shows what they use).
 _HALF = {
-    80: {64: (64, 64, 32, 4, 2), 128: (128, 32, 32, 4, 2), 256: (128, 32, 32, 4, 2)},
+    80: {64: (64, 64, 64, 8, 2), 128: (128, 64, 32, 8, 2), 256: (128, 64, 32, 8, 2)},
     90: {64: (64, 64, 64, 4, 2), 128: (128, 64, 64, 4, 2), 256: (256, 64, 32, 8, 2)},
-    100: {64: (64, 64, 64, 4, 2), 128: (128, 64, 64, 4, 2), 256: (256, 64, 32, 8, 2)},
+    100: {64: (64, 64, 64, 4, 2), 128: (128, 64, 64, 8, 2), 256: (256, 64, 32, 8, 2)},
 }
-_WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 16, 8, 1)}
+_WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 32, 8, 1)}
+# Where rows of a head do not divide by 16, addresses take more registers.
+_UNALIGNED = {(90, 128): (128, 64, 32, 8, 2)}
 
 
 def tile_for(
@@ -86,6 +88,8 @@ def tile_for(
     wide = dtype == "float32"
     size = next((size for size in (64, 128) if keys <= size), 256)
     chosen = _WIDE[architecture] if wide else _HALF[architecture][size]
+    if not wide and (keys % 16 or values % 16):
+        chosen = _UNALIGNED.get((architecture, size), chosen)
     of_keys, steps, of_values, warps, stages = chosen
     tile = tile_of(keys, values, of_keys, (steps, of_values, warps), wide)
     return replace(tile, stages=stages, constants={**tile.constants, "REST": int(wide)})
@@ -152,9 +156,7 @@ def backward(
     )
     reads, writes, dstate = of_queries.inner(), of_keys.inner(), torch.empty_like(part.state)
     count = part.packing.slots(MARK)[0]
-    marks = x.v.new_empty(
-        count, *x.state.shape[1:], dtype=torch.float32 if upcast else x.v.dtype
-    )
+    marks = x.v.new_empty(count, *x.state.shape[1:], dtype=torch.float32 if upcast else x.v.dtype)
     meets = x.g.new_empty(count, x.heads, writes.shape[-1])
     of_queries.run(out=dq, inner=reads, marks=marks)
     of_keys.run(out=dk, inner=writes, marks=marks, meets=meets)

@@ -67,26 +67,26 @@ def walk(
         at_sums = sums + 4 * (head.to(tl.int64) * rows + row)
         inside, last = offsets < left, 4 * (tl.minimum(left, C) - 1)
         # Sums up to each step (of those that are none, as of the last), the last one and the one before the first.
-        h_last = tl.load(at_sums + last)
-        h = tl.where(inside, tl.load(at_sums + 4 * offsets, mask=inside, other=0.0), h_last)
-        l, l_last = None, None
+        high_last = tl.load(at_sums + last)
+        high = tl.where(inside, tl.load(at_sums + 4 * offsets, mask=inside, other=0.0), high_last)
+        low, low_last = None, None
         if REST:
-            l_last = tl.load(at_sums + last + 1)
-            l = tl.load(at_sums + 4 * offsets + 1, mask=inside, other=0.0)
-            l = tl.where(inside, l, l_last)
-        begun, h_first, l_first = 0, 0.0, 0.0
+            low_last = tl.load(at_sums + last + 1)
+            low = tl.load(at_sums + 4 * offsets + 1, mask=inside, other=0.0)
+            low = tl.where(inside, low, low_last)
+        begun, high_first, low_first = 0, 0.0, 0.0
         if C < BLOCK:
             begun = at % BLOCK
-            h_first = tl.load(at_sums - 4, mask=begun > 0, other=0.0)
+            high_first = tl.load(at_sums - 4, mask=begun > 0, other=0.0)
             if REST:
-                l_first = tl.load(at_sums - 3, mask=begun > 0, other=0.0)
+                low_first = tl.load(at_sums - 3, mask=begun > 0, other=0.0)
         since_last = tl.load(at_sums + last + 2).to(tl.int32)
         until_first = tl.load(at_sums + 3).to(tl.int32)
         until_first = tl.where(tl.load(at_sums + 2).to(tl.int32) == begun, begun, until_first)
         numbers = begun + offsets
-        whole = between(h_last, l_last, h_first, l_first, since_last < begun)
-        from_start = between(h, l, h_first, l_first, numbers < until_first)
-        to_end = between(h_last, l_last, h, l, numbers >= since_last)
+        whole = between(high_last, low_last, high_first, low_first, since_last < begun)
+        from_start = between(high, low, high_first, low_first, numbers < until_first)
+        to_end = between(high_last, low_last, high, low, numbers >= since_last)
         if REVERSE:
             near, late = to_end, from_start * scale
             border = tl.load(at_sums + 4 * offsets + 3, mask=inside, other=0.0).to(tl.int32)
@@ -100,7 +100,7 @@ def walk(
             near, late = from_start * scale, to_end
             border = tl.load(at_sums + 4 * offsets + 2, mask=inside, other=0.0).to(tl.int32)
         if out is not None:
-            P = (faded(P, h, l, border, numbers, REVERSE) * scale).to(W.dtype)
+            P = (faded(P, high, low, border, numbers, REVERSE) * scale).to(W.dtype)
             Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION) * near[:, None]
         U = tile_of_chunk(values, row, offsets, left, value_heads, value_head, channels, V, UPCAST)
         if out is not None:

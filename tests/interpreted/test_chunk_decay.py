@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import mpmath
 import pytest
@@ -13,9 +14,11 @@ import triton.language as tl
 from torch import Tensor
 
 import dsf
+from dsf.certificate import Budget, Task
 from dsf.coupling import OuterCoupling
 from dsf.forms.base import Sizes
 from dsf.forms.bounds import error_bound
+from dsf.kernels.claims import gate_rounding
 from dsf.kernels.decay import scalar
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.shapes import repeated
@@ -368,3 +371,30 @@ def test_a_block_of_gates_that_forgets_what_comes_later_is_caught(monkeypatch) -
     monkeypatch.setattr(scalar.Quantities, "of_gates", _no_meeting)
     with pytest.raises(BoundExceeded):
         law_within_bounds(next(row for row in ROWS if row.length > scalar.MARK))
+
+
+def test_the_gradient_of_gates_is_the_judge_s_sum() -> None:
+    """The program's sums of inner products against the rationals of a claim, on integers."""
+    claim = gate_rounding.CLAIMS[0]
+    evidence = claim.witness(claim.instance(Task(0, Budget.SMOKE)))
+    dq, dk, decays = gate_rounding.gradients(evidence)
+    q, k = ([[Fraction(int(x)) for x in row] for row in evidence[name]] for name in "qk")
+    exact = torch.tensor([float(x) for x in gate_rounding.of_gates(q, k, dq, dk)])
+    pairs = ((q, dq), (k, dk))
+    reads, writes = (
+        torch.tensor(
+            [
+                float(sum(a * b for a, b in zip(*row, strict=True)))
+                for row in zip(*pair, strict=True)
+            ]
+        )
+        for pair in pairs
+    )
+    g = torch.tensor([float(a) for a in decays]).log()[None, :, None]
+    one = torch.ones(1, len(exact), 1, 1)
+    x = scalar.Quantities.of(one, one, one, g, None, 1.0, None)
+    found = x.of_gates(
+        reads[None, :, None, None], writes[None, :, None, None], torch.zeros(1, 1, 1)
+    )
+    bound = 4 * len(exact) * unit_roundoff(torch.float32) * (reads.abs() + writes.abs()).sum()
+    require_within(found.flatten(), exact, bound.expand_as(exact), "dg")

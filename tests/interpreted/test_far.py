@@ -16,8 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dsf.kernels.contract import Program
 from dsf.kernels.decay import scalar
 from dsf.kernels.decay.segments import CARRY
+from dsf.kernels.decay.walks import Places, walk_of
 from dsf.kernels.scans import channel, elementwise, selective
 from dsf.kernels.shapes import Packing
 from dsf.kernels.triton_code import chunk_decay, memory
@@ -60,34 +62,55 @@ def law(
     assert changed
 
 
-TOKENS = ("q", "k", "v", "g")
-SCALAR = {
-    "forward": ("o", "final"),
-    "backward_of_reads": ("do", "dq"),
-    "backward_of_writes": ("do", "dfinal", "dk", "dv", "dstate"),
-    "local_states": ("final", "decays"),
-    "local_gradients": ("do", "dstate"),
+STREAMS = {"reads": "q", "writes": "k", "values": "v", "own": "own"}
+RESULTS = {
+    "forward": ("out", "final"),
+    "of queries": ("out", "inner", "marks"),
+    "of keys": ("out", "inner", "marks", "meets"),
+    "of values": ("out", "final"),
+    "states of segments": ("final", "decays"),
+    "gradients of segments": ("final",),
 }
 
 
-def scalar_decay(name: str) -> None:
-    lead = (1, STEPS, 2)
-    time = {each: drawn(*lead, 1) for each in ("q", "k", "v", "o", "do", "dq", "dk", "dv")}
-    time["g"] = -drawn(*lead).abs()
-    rest = {each: drawn(1, 2, 1, 1) for each in ("state", "final", "dfinal", "dstate")}
-    rest["decays"] = drawn(1, 2)
+def slots(packing: Packing, like: Tensor) -> Tensor:
+    """Where the marks of these sequences lie."""
+    return like if packing is NEAR else mapped(like, ROWS // scalar.MARK, 0)
+
+
+@pytest.mark.parametrize("program", scalar.WALKS, ids=lambda program: program.label)
+def test_scalar_decay(program: Program) -> None:
+    lead, names = (1, STEPS, 2), RESULTS[program.label]
+    time = {each: drawn(*lead, 1) for each in ("q", "k", "v", "own", "out")}
+    time |= {"g": -drawn(*lead).abs(), "inner": drawn(*lead, 1)}
+    rest = {each: drawn(1, 2, 1, 1) for each in ("state", "final", "marks")}
+    rest |= {"decays": drawn(1, 2), "meets": drawn(1, 2, 1)}
 
     def launch(packing: Packing, given: dict[str, Tensor]) -> None:
-        x = scalar.Quantities(*(given[each] for each in (*TOKENS, "state")), 1.0, packing)
-        results = {each: given[each] for each in SCALAR[name]}
-        x.launch(name, False, **({"decays": None} | results))
+        x = scalar.Quantities(
+            *(given[each] for each in ("q", "k", "v", "g", "state")), 1.0, packing
+        )
+        if packing is FAR:  # its programs, one per block of steps, are too many to interpret
+            near = {name: y[:, ROWS:] for name, y in given.items() if name in time}
+            own = (near[each] for each in ("q", "k", "v", "g"))
+            summed = scalar.Quantities(*own, given["state"], 1.0, NEAR).sums
+            vars(x)["sums"] = mapped(summed)
+        taken = {
+            place: given[name] if program.pointers[place] != "none" else None
+            for place, name in STREAMS.items()
+        }
+        state = given["state"] if program.pointers["state"] != "none" else None
+        across, reverse = (bool(program.flags[each]) for each in ("ACROSS", "REVERSE"))
+        places = Places(state=state, across=across, reverse=reverse, **taken)
+        walk = walk_of(x, program, scalar.tile_for, places)
+        results = {each: given[each] for each in names}
+        for each in {"marks", "meets"} & set(names):
+            results[each] = slots(packing, given[each])
+        walk.run(**results)
+        for each in {"marks", "meets"} & set(names):
+            given[each].copy_(results[each][-1:])
 
     law(launch, time, rest)
-
-
-@pytest.mark.parametrize("name", SCALAR)
-def test_scalar_decay(name: str) -> None:
-    scalar_decay(name)
 
 
 def test_states_are_carried() -> None:
