@@ -60,7 +60,7 @@ def tile_for(
     """The tile of a program for heads of `size` channels of keys and `values` of values."""
     values, rank = values or size, int(program.flags["RANK"])
     place = NAMES.index(program.name)
-    sizes = sizes_for(place, program, dtype, max(size, values), architecture)
+    sizes = sizes_for(place, program, dtype, size, values, architecture)
     shapes = shape_of(sizes.queries, rank), shape_of(sizes.keys, rank)
     heads = {
         "K": size,

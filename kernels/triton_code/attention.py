@@ -223,7 +223,6 @@ def backward_of_keys(
                     kept = column(row, start, rows, length, heads, head)[:, None]
                     less = column(delta, start, rows, length, heads, head)[:, None]
                 S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
-                above = tl.dot(G, tl.trans(U), input_precision=PRECISION)
                 if MASKED:
                     lows, highs = spans(low, high, group, steps, counts, places, RANK)
                 if MASKED and WEIGHT == "softmax":
@@ -234,8 +233,9 @@ def backward_of_keys(
                 if MASKED and WEIGHT != "softmax":
                     P = hidden(P, 0.0, lows, highs, theirs, RANK)
                     slope = hidden(slope, 0.0, lows, highs, theirs, RANK)
-                D = slope * (above - less)
                 of_values += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION)
+                above = tl.dot(G, tl.trans(U), input_precision=PRECISION)
+                D = slope * (above - less)
                 of_keys += tl.dot(tl.trans(D.to(Q.dtype)), Q, input_precision=PRECISION)
     store(dk, of_keys * scale, k_start, columns, many, k_heads, k_head, keys_of_head, K)
     store(dv, of_values, k_start, columns, many, k_heads, k_head, values_of_head, V)
