@@ -34,7 +34,7 @@ _INTEGERS = (
 )
 _MORE = (
     {"o": "data", "row": "fp32"},
-    {"row": "fp32", "do": "data", "delta": "fp32", "dq": "data"},
+    {"row": "fp32", "do": "data", "o": "data", "delta": "fp32", "dq": "data"},
     {"row": "fp32", "do": "data", "delta": "fp32", "dk": "data", "dv": "data"},
 )
 
@@ -60,7 +60,7 @@ def tile_for(
     """The tile of a program for heads of `size` channels of keys and `values` of values."""
     values, rank = values or size, int(program.flags["RANK"])
     place = NAMES.index(program.name)
-    sizes = sizes_for(place, program, dtype, max(size, values), architecture)
+    sizes = sizes_for(place, program, dtype, size, values, architecture)
     shapes = shape_of(sizes.queries, rank), shape_of(sizes.keys, rank)
     heads = {
         "K": size,
@@ -208,6 +208,8 @@ def require_fits(q: Tensor, v: Tensor, rank: int = 1) -> None:
 
 def forward(x: Attention) -> tuple[Tensor, Tensor]:
     """Outputs (B, Tq, H, V) in the type of q, and a number per row that the backward pass needs."""
+    if x.weighing.weight == "softmax" and x.weighing.scale < 0:  # the program has none below 0
+        x = replace(x, q=-x.q, weighing=replace(x.weighing, scale=-x.weighing.scale))
     lead = x.q.shape[:3]
     o = x.q.new_empty(*lead, x.v.shape[-1])
     row = x.weighing.row(x.q, torch.float32)
@@ -218,8 +220,7 @@ def forward(x: Attention) -> tuple[Tensor, Tensor]:
 def backward(x: Attention, do: Tensor, o: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v: one walk by query tile, one by key tile, no atomics."""
     do = do.to(x.q.dtype).contiguous()
-    delta = (do.float() * o.float()).sum(-1) if x.weighing.normalised else row
-    dq, dk, dv = (torch.empty_like(each) for each in (x.q, x.k, x.v))
-    x.launch(1, row, do, delta, dq)
+    dq, dk, dv, delta = (torch.empty_like(each) for each in (x.q, x.k, x.v, row))
+    x.launch(1, row, do, o.contiguous(), delta, dq)
     x.launch(2, row, do, delta, dk, dv)
     return dq, dk, dv

@@ -31,18 +31,18 @@ class Sizes(NamedTuple):
 
 
 # Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
-# largest without a spill, in two stages where that fits (`dsf kernels report` shows what they use). Products of
-# float32 are three of TF32, or exact where those spill.
+# largest without a spill, in two stages where that fits, and in three on the H100, which has no load in flight in
+# two (`dsf kernels report` shows what they use). Products of float32 are three of TF32, or exact where those spill.
 _HALF = {
     80: {
-        64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 32)),
+        64: (Sizes(128, 64, 8, 2), Sizes(64, 32, 8, 2), Sizes(64, 32)),
         128: (Sizes(64, 64), Sizes(64, 64, 8, 2), Sizes(64, 64)),
-        256: (Sizes(64, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2)),
+        256: (Sizes(32, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32)),
     },
     90: {
-        64: (Sizes(128, 64, 8, 2), Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2)),
-        128: (Sizes(128, 64, 8, 2), Sizes(64, 64, 8, 2), Sizes(64, 64)),
-        256: (Sizes(64, 32, 8, 2), Sizes(64, 64), Sizes(32, 32, 8, 2)),
+        64: (Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 2), Sizes(128, 64)),
+        256: (Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2), Sizes(32, 32)),
     },
     100: {
         64: (Sizes(128, 64, 8, 2), Sizes(128, 64), Sizes(64, 64, 8, 2)),
@@ -77,20 +77,38 @@ _WIDE = {
 # Softplus is a series, and several axes have more places: both take registers.
 _OTHERS = {
     ("softplus", False, 90, 128, 0): Sizes(128, 64),
+    ("softplus", False, 100, 128, 2): Sizes(64, 64),
     ("softplus", True, 80, 256, 1): Sizes(16, 16, 4),
     ("sigmoid", True, 80, 256, 1): Sizes(16, 16, 4),
 }
-_SEVERAL_AXES = {(True, 90, 128, 2): Sizes(16, 32)}
+_SEVERAL_AXES = {
+    (True, 90, 128, 2): Sizes(16, 32),
+    (False, 90, 128, 0): Sizes(128, 64, 8, 2),
+    (False, 90, 128, 1): Sizes(64, 64, 8, 2),
+}
+# Rows of whole 16 channels are copied in long pieces, with few addresses, and leave registers.
+_LONG_PIECES = {
+    (False, 80, 64, 1): Sizes(64, 64, 8, 2),
+    (False, 80, 256, 0): Sizes(64, 32, 8, 2),
+    (False, 90, 128, 2): Sizes(128, 64, 8, 2),
+    (False, 90, 256, 1): Sizes(64, 32, 8, 2),
+}
 
 
-def sizes_for(place: int, program: Program, dtype: str, channels: int, architecture: int) -> Sizes:
-    """Of the forward pass (0) and the two backward walks (1, 2), for heads of so many channels."""
-    wide = dtype == "float32"
+def sizes_for(
+    place: int, program: Program, dtype: str, size: int, values: int, architecture: int
+) -> Sizes:
+    """Of the forward pass (0) and the two backward walks (1, 2), for heads of `size` channels and `values`."""
+    wide, weight = dtype == "float32", str(program.flags["WEIGHT"])
     rows = (_WIDE if wide else _HALF)[architecture]
-    size = next((size for size in rows if channels <= size), max(rows))
-    cell = wide, architecture, size, place
-    found = _OTHERS.get((str(program.flags["WEIGHT"]), *cell), rows[size][place])
-    return _SEVERAL_AXES.get(cell, found) if program.flags["RANK"] != 1 else found
+    channels = next((most for most in rows if max(size, values) <= most), max(rows))
+    cell = wide, architecture, channels, place
+    found = _OTHERS.get((weight, *cell), rows[channels][place])
+    if program.flags["RANK"] != 1:
+        return _SEVERAL_AXES.get(cell, found)
+    if weight == "softplus" or size % 16 or values % 16:
+        return found
+    return _LONG_PIECES.get(cell, found)
 
 
 def check_tiling(tiling: Tiling | None, pattern: Pattern) -> None:

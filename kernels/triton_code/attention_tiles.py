@@ -54,6 +54,34 @@ def turned(turn, first, visits, RANK: tl.constexpr):
 
 
 @triton.jit
+def beside(turn, first, start, inner):
+    """The place on one axis at an index that leaves out `inner` places from `start`."""
+    at = first + turn
+    return tl.where(at >= start, at + inner, at)
+
+
+@triton.jit
+def around(turn, first, visits, start, inner, RANK: tl.constexpr):
+    """The tile of a box at a linear index that leaves out the tiles of an inner box."""
+    if RANK == 1:
+        return first[0], first[1], beside(turn, first[2], start[2], inner[2])
+    # Slabs: beside the inner box in z; in its z and beside it in y; in its z and y and beside it in x.
+    in_z = (visits[0] - inner[0]) * visits[1] * visits[2]
+    in_y = in_z + inner[0] * (visits[1] - inner[1]) * visits[2]
+    z_free, x_free = turn < in_z, turn >= in_y
+    own = turn - tl.where(z_free, 0, tl.where(x_free, in_y, in_z))
+    rows = tl.where(z_free, visits[1], tl.where(x_free, inner[1], visits[1] - inner[1]))
+    columns = tl.where(x_free, visits[2] - inner[2], visits[2])
+    z, y, x = split(own, tl.maximum(rows, 1), tl.maximum(columns, 1))
+    past = tl.where(x_free, start[1] + y, beside(y, first[1], start[1], inner[1]))
+    return (
+        tl.where(z_free, beside(z, first[0], start[0], inner[0]), start[0] + z),
+        tl.where(z_free, first[1] + y, past),
+        tl.where(x_free, beside(x, first[2], start[2], inner[2]), first[2] + x),
+    )
+
+
+@triton.jit
 def tokens_at(
     tile, group, tokens, steps,
     TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr,
@@ -99,19 +127,17 @@ def box(boxes, groups, steps, counts, tile):
     first = tl.load(at_z), tl.load(at_y), tl.load(at_x)
     many = tl.load(at_z + 1) - first[0], tl.load(at_y + 1) - first[1], tl.load(at_x + 1) - first[2]
     whole = tl.load(at_z + 2), tl.load(at_y + 2), tl.load(at_x + 2)
-    behind = tl.load(at_z + 3), tl.load(at_y + 3), tl.load(at_x + 3)
-    return first, many, whole, behind
+    bare = tl.load(at_z + 3) - whole[0], tl.load(at_y + 3) - whole[1], tl.load(at_x + 3) - whole[2]
+    some = volume(bare) > 0  # an axis without any leaves none
+    return first, many, whole, (
+        tl.where(some, bare[0], 0), tl.where(some, bare[1], 0), tl.where(some, bare[2], 0)
+    )  # fmt: skip
 
 
 @triton.jit
-def needs_no_mask(tile, whole, behind, RANK: tl.constexpr):
-    """Whether every pair of the tile is visible."""
-    clear = (tile[2] >= whole[2]) & (tile[2] < behind[2])
-    if RANK >= 2:
-        clear &= (tile[1] >= whole[1]) & (tile[1] < behind[1])
-    if RANK == 3:
-        clear &= (tile[0] >= whole[0]) & (tile[0] < behind[0])
-    return clear
+def volume(sides):
+    """Tiles of a box."""
+    return sides[0] * sides[1] * sides[2]
 
 
 @triton.jit
@@ -131,24 +157,20 @@ def spans(low, high, groups, steps, counts, places, RANK: tl.constexpr):
 
 
 @triton.jit
-def visible(low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr):
-    """Which queries see which keys, (queries, keys), or (keys, queries) where keys are the rows."""
-    QUERY: tl.constexpr = 0 if KEYS_FIRST else 1
-    KEY: tl.constexpr = 1 - QUERY
-    x = tl.expand_dims(places[2], KEY)
-    keep = (x >= tl.expand_dims(low[2], QUERY)) & (x < tl.expand_dims(high[2], QUERY))
+def visible(low, high, places, RANK: tl.constexpr):
+    """Which queries see which keys, (queries, keys)."""
+    x = places[2][None, :]
+    keep = (x >= low[2][:, None]) & (x < high[2][:, None])
     if RANK >= 2:
-        y = tl.expand_dims(places[1], KEY)
-        keep &= (y >= tl.expand_dims(low[1], QUERY)) & (y < tl.expand_dims(high[1], QUERY))
+        y = places[1][None, :]
+        keep &= (y >= low[1][:, None]) & (y < high[1][:, None])
     if RANK == 3:
-        z = tl.expand_dims(places[0], KEY)
-        keep &= (z >= tl.expand_dims(low[0], QUERY)) & (z < tl.expand_dims(high[0], QUERY))
+        z = places[0][None, :]
+        keep &= (z >= low[0][:, None]) & (z < high[0][:, None])
     return keep
 
 
 @triton.jit
-def hidden(values, instead, clear, low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr):
-    """`instead` where a pair is not visible; a tile that is clear takes no mask."""
-    if not clear:
-        values = tl.where(visible(low, high, places, RANK, KEYS_FIRST), values, instead)
-    return values
+def hidden(values, instead, low, high, places, RANK: tl.constexpr):
+    """`instead` where a pair is not visible."""
+    return tl.where(visible(low, high, places, RANK), values, instead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import mpmath
@@ -40,6 +41,7 @@ class Row:
     key_starts: tuple[int, ...] | None = None
     size: float = 1.0
     bias: float = 0.0
+    scale: float | None = None  # 1/√K
     tile: tuple[int, int] | None = (32, 32)  # the table's own where there is none
 
 
@@ -64,10 +66,14 @@ ROWS = (
     Row("packed decoding", queries=9, keys=70, starts=(0, 2, 2, 5, 9), key_starts=(0, 7, 20, 20, 70)),
     Row("packed windows", starts=(0, 13, 40), window=5),
     Row("huge scores", size=30.0, queries=33, keys=33),
+    Row("negative scale", scale=-0.7, queries=33, keys=70),
+    Row("no scale", scale=0.0, queries=33, keys=33),
     Row("float16", dtype=torch.float16, queries=33, keys=33),
     Row("bfloat16", dtype=torch.bfloat16, queries=33, keys=33),
     Row("sigmoid", weight="sigmoid", bias=-3.5),
     Row("sigmoid, huge scores", weight="sigmoid", size=30.0, queries=33, keys=33),
+    Row("sigmoid, float16", weight="sigmoid", dtype=torch.float16, bias=-6.0, causal=False),
+    Row("sigmoid, huge scores, bfloat16", weight="sigmoid", dtype=torch.bfloat16, size=30.0, queries=33, keys=33),
     Row("sigmoid, bfloat16, shared", weight="sigmoid", dtype=torch.bfloat16, heads=(2, 1), window=20),
     Row("softplus", weight="softplus", bias=0.5),
     Row("softplus of a row's sum", weight="softplus", normalised=True, queries=20, keys=50),
@@ -116,7 +122,8 @@ def drawn(row: Row) -> Case:
     q, k, v, do = (torch.randn(size, generator=draw) for size in sizes)
     q, k, v, do = (x.to(row.dtype) for x in (row.size * q, k, v, do))
     tiles = -(-row.keys // (row.tile or (16, 16))[1])
-    how = (row.weight, row.normalised, K**-0.5, row.bias, tiles)
+    scale = K**-0.5 if row.scale is None else row.scale
+    how = (row.weight, row.normalised, scale, row.bias, tiles)
     return Case(row, Problem(q, k, v, do, seen_in(row), *how))
 
 
@@ -221,41 +228,78 @@ def over(t, found, size: tl.constexpr):
     tl.store(found + at, weights.log1p_of_share(tl.load(t + at)))
 
 
+def test_narrow_sigmoid_is_right_relative_to_itself() -> None:
+    """Weights of 1e-30 and slopes beside 0 and 1 alike: an eighth of what float16 rounds away next."""
+    s = torch.linspace(-80, 80, 1 << 14)
+    up, slope = torch.empty_like(s), torch.empty_like(s)
+    sigmoids[(1,)](s, up, slope, 1 << 14)
+    x = s.double() * math.log(2)
+    # The exponential of a float32 score is off by its own rounding, and the reciprocal by 5.1e-5.
+    one = 5.1e-5 + 8 * unit_roundoff(torch.float32)
+    exact, share = torch.sigmoid(x), torch.sigmoid(x) * torch.sigmoid(-x)
+    require_within(up, exact, one * exact, "σ(s)")
+    require_within(slope, share, 2.1 * one * share, "its slope")
+    assert one < unit_roundoff(torch.float16) / 8
+    far = torch.tensor([-torch.inf, -300.0, 300.0, torch.inf])
+    sigmoids[(1,)](far, up, slope, 4)
+    limit = torch.tensor([0.0, 0.0, 1.0, 1.0]).double()
+    require_within(up[:4], limit, one * limit + 2.0**-125, "σ far out")
+    assert bool((slope[:4] < 2.0**-125).all())
+    sigmoids[(1,)](torch.full((4,), torch.nan), up, slope, 4)
+    assert bool(up[:4].isnan().all())
+
+
 @triton.jit
-def masked_before_the_sigmoid(
-    values, instead, clear, low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr
-):
+def sigmoids(s, up, slope, size: tl.constexpr):
+    at = tl.arange(0, size)
+    share, change = weights.elementwise(tl.load(s + at), "sigmoid", True)
+    tl.store(up + at, share)
+    tl.store(slope + at, change)
+
+
+@triton.jit
+def masked_before_the_sigmoid(values, instead, low, high, places, RANK: tl.constexpr):
     # A score of 0 in place of a hidden one: its weight is σ(0), not 0.
-    return tl.where(visible(low, high, places, RANK, KEYS_FIRST), values, 0.5)
+    return tl.where(visible(low, high, places, RANK), values, 0.5)
 
 
 @triton.jit
-def not_rescaled(s, most, sum, acc):
-    p, top, sum, _ = weights.rescaled(s, most, sum, acc)
+def not_rescaled(s, scale, most, sum, acc):
+    p, top, sum, _ = weights.rescaled(s, scale, most, sum, acc)
     return p, top, sum, acc
 
 
 @triton.jit
 def one_tile_short(boxes, groups, steps, counts, tile):
-    first, many, whole, behind = box(boxes, groups, steps, counts, tile)
-    return first, (many[0], many[1], tl.maximum(many[2] - 1, 1)), whole, behind
+    first, many, whole, bare = box(boxes, groups, steps, counts, tile)
+    return first, (many[0], many[1], tl.maximum(many[2] - 1, 1)), whole, bare
 
 
 @triton.jit
-def never_masked(tile, whole, behind, RANK: tl.constexpr):
-    return tile[2] >= 0
+def never_masked(boxes, groups, steps, counts, tile):
+    first, many, _, _ = box(boxes, groups, steps, counts, tile)
+    return first, many, first, many
 
 
 @triton.jit
-def of_whole_row(s, row, WEIGHT: tl.constexpr, NORMALISED: tl.constexpr):
-    return weights.weighed(s, row * 0.0, WEIGHT, NORMALISED)
+def twice_at_the_edge(turn, first, visits, start, inner, RANK: tl.constexpr):
+    # Not past the tiles without a mask: these are visited again, and those behind them never.
+    return first[0], first[1], first[2] + turn
+
+
+@triton.jit
+def of_whole_row(
+    s, scale, row, WEIGHT: tl.constexpr, NORMALISED: tl.constexpr, NARROW: tl.constexpr
+):
+    return weights.weighed(s, scale, row * 0.0, WEIGHT, NORMALISED, NARROW)
 
 
 PLANTED = {
     "hidden": (masked_before_the_sigmoid, next(r for r in ROWS if r.weight == "sigmoid")),
     "rescaled": (not_rescaled, ROWS[0]),
-    "box": (one_tile_short, ROWS[0]),
-    "needs_no_mask": (never_masked, ROWS[0]),
+    "box, short": (one_tile_short, ROWS[0]),
+    "box, never masked": (never_masked, ROWS[0]),
+    "around": (twice_at_the_edge, ROWS[0]),
     "weighed": (of_whole_row, ROWS[0]),
 }
 
@@ -263,6 +307,6 @@ PLANTED = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
     bug, row = PLANTED[name]
-    monkeypatch.setattr(code, name, bug)
+    monkeypatch.setattr(code, name.partition(",")[0], bug)
     with pytest.raises(BoundExceeded):
         law_within_bounds(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import pytest
@@ -16,7 +17,7 @@ from dsf.kernels.attention import flash
 from dsf.kernels.attention.geometry import of_pattern
 from dsf.kernels.attention.weighing import Weighing
 from dsf.kernels.triton_code import attention as code
-from dsf.kernels.triton_code.attention_tiles import box, place_of, tokens_at, visible
+from dsf.kernels.triton_code.attention_tiles import around, box, place_of, tokens_at, visible
 from dsf.numerics import BoundExceeded, require_within
 from dsf.sim import Pattern, Tiling, count, count_backward
 from dsf.sim.export import blocks
@@ -147,35 +148,66 @@ def test_tokens_of_tiles_lie_as_the_permutation_orders_them() -> None:
 
 
 @triton.jit
+def listed(
+    found, z, y, x, nz, ny, nx, sz, sy, sx, iz, iy, ix,
+    RANK: tl.constexpr,
+):  # fmt: skip
+    """The tile of every turn around an inner box."""
+    turn = tl.program_id(0)
+    at = around(turn, (z, y, x), (nz, ny, nx), (sz, sy, sx), (iz, iy, ix), RANK)
+    tl.store(found + 3 * turn, at[0])
+    tl.store(found + 3 * turn + 1, at[1])
+    tl.store(found + 3 * turn + 2, at[2])
+
+
+def test_every_tile_around_an_inner_box_is_visited_once() -> None:
+    for first, many, start, inner in (
+        ((0, 0, 2), (1, 1, 7), (0, 0, 4), (1, 1, 2)),
+        ((0, 0, 2), (1, 1, 7), (0, 0, 2), (1, 1, 7)),
+        ((0, 3, 1), (1, 4, 5), (0, 4, 1), (1, 2, 3)),
+        ((0, 3, 1), (1, 4, 5), (0, 3, 2), (1, 4, 2)),
+        ((1, 2, 3), (3, 4, 3), (2, 3, 4), (1, 2, 1)),
+        ((1, 2, 3), (3, 4, 3), (1, 2, 3), (3, 2, 3)),
+        ((1, 2, 3), (3, 2, 3), (0, 0, 0), (0, 0, 0)),
+    ):
+        rank = 1 + (many[1] > 1) + (many[0] > 1)
+        box_of = [range(a, a + n) for a, n in zip(first, many, strict=True)]
+        hole = [range(a, a + n) for a, n in zip(start, inner, strict=True)]
+        expected = set(product(*box_of)) - set(product(*hole))
+        found = torch.full((len(expected) + 1, 3), -1, dtype=torch.int32)
+        if expected:
+            listed[(len(expected),)](found, *first, *many, *start, *inner, RANK=rank)
+        assert set(map(tuple, found[:-1].tolist())) == expected
+
+
+@triton.jit
 def one_tile_short(boxes, groups, steps, counts, tile):
-    first, many, whole, behind = box(boxes, groups, steps, counts, tile)
-    return first, (many[0], tl.maximum(many[1] - 1, 1), many[2]), whole, behind
+    first, many, whole, bare = box(boxes, groups, steps, counts, tile)
+    return first, (many[0], tl.maximum(many[1] - 1, 1), many[2]), whole, bare
 
 
 @triton.jit
-def without_an_axis(
-    values, instead, clear, low, high, places, RANK: tl.constexpr, KEYS_FIRST: tl.constexpr
-):
-    if not clear:
-        values = tl.where(visible(low, high, places, RANK - 1, KEYS_FIRST), values, instead)
-    return values
+def without_an_axis(values, instead, low, high, places, RANK: tl.constexpr):
+    return tl.where(visible(low, high, places, RANK - 1), values, instead)
 
 
 @triton.jit
-def masked_always(tile, whole, behind, RANK: tl.constexpr):
-    return tile[2] < 0
+def masked_always(boxes, groups, steps, counts, tile):
+    first, many, whole, _ = box(boxes, groups, steps, counts, tile)
+    return first, many, whole, (0, 0, 0)
 
 
 @triton.jit
-def never_masked(tile, whole, behind, RANK: tl.constexpr):
-    return tile[2] >= 0
+def never_masked(boxes, groups, steps, counts, tile):
+    first, many, _, _ = box(boxes, groups, steps, counts, tile)
+    return first, many, first, many
 
 
 PLANTED = {
     "box": (one_tile_short, ROWS[5], BoundExceeded),
     "hidden": (without_an_axis, ROWS[6], BoundExceeded),
-    "needs_no_mask, never": (never_masked, ROWS[6], BoundExceeded),
-    "needs_no_mask, always": (masked_always, ROWS[7], Miscounted),
+    "box, never masked": (never_masked, ROWS[6], BoundExceeded),
+    "box, always masked": (masked_always, ROWS[7], Miscounted),
 }
 
 
