@@ -1,7 +1,7 @@
 r"""The scan of gates per key and channel on a GPU: h_t = a_t ⊙ h_{t-1} + w_t diag(x_t), y_t = h_tᵀ c_t.
 
-S6 (Mamba-1) and every other real elementwise gate are of this form. The programs are those of `selective.py` where
-gates and writes are given whole; of the states one in sixteen is kept.
+S6 (Mamba-1) and every other real elementwise gate are of this form. The programs are in
+`triton_code/elementwise.py`; of the states one in sixteen is kept.
 """
 
 from __future__ import annotations
@@ -12,27 +12,42 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program
+from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
-from .selective import CODE, room, tile_for
+from .selective import STEPS, THREADS, room
+
+CODE = "dsf.kernels.triton_code.elementwise"
+NUMBERS = 4  # per state and channel of a step that one thread holds
 
 _GIVEN = dict.fromkeys(("x", "a", "w", "c"), "data") | {"kept": "fp32", "starts": "i64"}
-_INTEGERS = ("length", "size", "groups")
+_INTEGERS = ("length", "own", "groups")
 FORWARD = Program(
-    f"{CODE}:forward_whole",
+    f"{CODE}:forward",
     _GIVEN | {"state": "fp32", "y": "data", "final": "fp32"},
     _INTEGERS,
     flags={"PACKED": 1},
 )
 BACKWARD = Program(
-    f"{CODE}:backward_whole",
-    _GIVEN | {"dy": "data"} | dict.fromkeys(("dfinal", "dx", "da", "dw", "dc", "dstate"), "fp32"),
+    f"{CODE}:backward",
+    _GIVEN
+    | dict.fromkeys(("dy", "dx", "da", "dw"), "data")
+    | dict.fromkeys(("dfinal", "dc", "dstate"), "fp32"),
     _INTEGERS,
     flags={"PACKED": 1},
 )
+
+
+def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
+    """`size` states N and some channels, four numbers of a step in each of 128 threads; fewer steps on the way back."""
+    states = power_of_two(size, 2)
+    channels = max(1, NUMBERS * THREADS // states)
+    steps = 8 if program is FORWARD else 4
+    constants = {"N": size, "KEEP": STEPS, "S": steps, "BN": states, "BD": channels}
+    return Tile(constants, THREADS // 32, products=False)
+
 
 KERNEL = Kernel(
     name="elementwise-scan",
@@ -84,7 +99,7 @@ class Quantities:
             *pointers,
             self.packing.starts,
             self.packing.length,
-            heads * values,
+            values,
             heads,
             PACKED=self.packing.starts is not None,
             num_warps=tile.warps,
@@ -131,8 +146,8 @@ def forward(q: Quantities) -> tuple[Tensor, Tensor, Tensor]:
 def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
     """Gradients of x, a, w, c and the initial states; sums over tiles of channels in float32."""
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
-    new, narrow = q.state.new_empty, q.x.dtype
-    dx, da, dw = new(q.x.shape), new(q.a.shape), new(q.w.shape)
-    dc, dstate = new(*q.c.shape[:3], q.parts(BACKWARD), q.c.shape[3]), torch.empty_like(q.state)
+    dx, da, dw, dstate = (torch.empty_like(each) for each in (q.x, q.a, q.w, q.state))
+    batch, length, *reads = q.c.shape
+    dc = q.state.new_empty(batch, length, q.parts(BACKWARD), *reads)
     q.launch(BACKWARD, q.x, q.a, q.w, q.c, kept, dy, dfinal, dx, da, dw, dc, dstate)
-    return dx.to(narrow), da.to(narrow), dw.to(narrow), dc.sum(3).to(narrow), dstate
+    return dx, da, dw, dc.sum(2).to(q.x.dtype), dstate

@@ -17,22 +17,24 @@ from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
 CODE = "dsf.kernels.triton_code.selective"
-STEPS = 16  # of a tile: a state is kept before each
+STEPS = 16  # a state is kept before each so many
+THREADS = 128
+NUMBERS = 32  # of a tile that one thread holds
 
-_GIVEN = {"x": "data", "a": "data", "rates": "fp32", "w": "data", "c": "data", "starts": "i64"}
-_INTEGERS = ("length", "size", "groups")
+_GIVEN = dict.fromkeys(("x", "delta", "b", "c"), "data") | dict.fromkeys(("rates", "skip"), "fp32")
+_INTEGERS = ("length", "own", "groups")
 PROGRAMS = (
     Program(
         f"{CODE}:forward",
-        _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32"},
+        _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32", "starts": "i64"},
         _INTEGERS,
         flags={"PACKED": 1},
     ),
     Program(
         f"{CODE}:backward",
         _GIVEN
-        | {"dy": "data", "kept": "fp32"}
-        | dict.fromkeys(("dfinal", "dx", "da", "drates", "dw", "dc", "dstate"), "fp32"),
+        | {"dy": "data", "dx": "data", "ddelta": "data", "starts": "i64"}
+        | dict.fromkeys(("kept", "dfinal", "drates", "db", "dc", "dskip", "dstate"), "fp32"),
         _INTEGERS,
         flags={"PACKED": 1},
     ),
@@ -40,11 +42,17 @@ PROGRAMS = (
 
 
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
-    """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
-    wide = power_of_two(size, 2)
-    numbers = 256 if wide <= 32 or program.name == "forward" else 128
-    channels = max(1, min(32, numbers // wide))
-    return Tile({"N": size, "BN": wide, "S": STEPS, "BD": channels}, 8, products=False)
+    """How `size` states N and some channels lie across 128 threads, and 32 numbers of a tile in each.
+
+    The forward pass sums over states, so a thread has four; the backward pass sums over channels too.
+    """
+    states, forward = power_of_two(size), program.name == "forward"
+    own = max(min(4 if forward else 2, states), states // 8 if forward else states // 32)
+    channels = 1 if forward else 2
+    shape = {"RN": own, "RD": channels, "LN": states // own, "LD": THREADS * own // states}
+    steps = max(1, min(STEPS, NUMBERS // (own * channels)))
+    constants = {"N": size, "KEEP": STEPS, "S": steps, **shape}
+    return Tile(constants, THREADS // 32, products=False)
 
 
 KERNEL = Kernel(
@@ -61,7 +69,7 @@ KERNEL = Kernel(
 
 @dataclass(frozen=True, eq=False)
 class Quantities:
-    """x, Δ (B, T, D), A (D, N), b, c (B, T, G, N) and a state (sequences, D, N), checked; G divides D."""
+    """x, Δ (B, T, D), A (D, N), b, c (B, T, G, N), a state (sequences, D, N) and D (D,), checked; G divides D."""
 
     x: Tensor
     delta: Tensor
@@ -69,6 +77,7 @@ class Quantities:
     b: Tensor
     c: Tensor
     state: Tensor
+    skip: Tensor
     packing: Packing
 
     @classmethod
@@ -80,17 +89,19 @@ class Quantities:
         b: Tensor,
         c: Tensor,
         state: Tensor | None,
+        skip: Tensor,
         starts: Tensor | None,
     ) -> Quantities:
-        """Checked, contiguous, A and state in float32; raises `InvalidInput`."""
+        """Checked, contiguous; A, the state and the skip in float32; raises `InvalidInput`."""
         packing = Packing.of(x, starts, axes=3)
         state = checked(x, delta, A, b, c, state, packing.sequences)
         x, delta, b, c = (each.contiguous() for each in (x, delta, b, c))
-        return cls(x, delta, A.float().contiguous(), b, c, state.float().contiguous(), packing)
+        A, state, skip = (each.float().contiguous() for each in (A, state, skip))
+        return cls(x, delta, A, b, c, state, skip, packing)
 
     def launch(self, place: int, *pointers: Tensor) -> None:
         """Run a program over (tiles of channels, groups, sequences)."""
-        D, groups = self.x.shape[-1], self.b.shape[2]
+        groups = self.b.shape[2]
         tile = self.tile(place)
         grid = blocks(self.parts(place), groups, self.packing.sequences)
         if 0 in grid:
@@ -99,7 +110,7 @@ class Quantities:
             *pointers,
             self.packing.starts,
             self.packing.length,
-            D,
+            self.x.shape[-1] // groups,
             groups,
             PACKED=self.packing.starts is not None,
             num_warps=tile.warps,
@@ -112,11 +123,13 @@ class Quantities:
 
     def parts(self, place: int) -> int:
         """Tiles of channels in a group."""
-        return -(-(self.x.shape[-1] // self.b.shape[2]) // int(self.tile(place).constants["BD"]))
+        constants = self.tile(place).constants
+        channels = int(constants["RD"]) * int(constants["LD"])
+        return -(-(self.x.shape[-1] // self.b.shape[2]) // channels)
 
 
 def room(x: Tensor, state: Tensor) -> Tensor:
-    """Where the states before each tile are kept: those of sequence n from row ⌊first step / 16⌋ + n on."""
+    """Where one state in 16 is kept: those of sequence n from row ⌊first step / 16⌋ + n on."""
     return state.new_empty(x.shape[0] * x.shape[1] // STEPS + state.shape[0], *state.shape[1:])
 
 
@@ -150,30 +163,32 @@ def checked(
     return state
 
 
+def checked_skip(skip: Tensor, x: Tensor) -> Tensor:
+    """D, one number a channel; raises `InvalidInput`."""
+    if skip.shape != x.shape[2:]:
+        raise InvalidInput(f"`skip` must be ({x.shape[2]},); got {tuple(skip.shape)}")
+    return skip
+
+
 def forward(q: Quantities) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, D) in the type of x; the last states and those before each tile, in float32."""
+    """Outputs (B, T, D) in the type of x; the last states and the kept ones, in float32."""
     y, final = torch.empty_like(q.x), torch.empty_like(q.state)
     kept = room(q.x, q.state)
-    q.launch(0, q.x, q.delta, q.A, q.b, q.c, q.state, y, final, kept)
+    q.launch(0, q.x, q.delta, q.A, q.b, q.c, q.skip, q.state, y, final, kept)
     return y, final, kept
 
 
 def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, Δ, A, b, c and the initial states; sums over tiles of channels in float32."""
+    """Gradients of x, Δ, A, b, c, the initial states and D; sums over tiles of channels in float32."""
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
+    dx, ddelta = torch.empty_like(q.x), torch.empty_like(q.x)
+    dA, dstate = torch.empty_like(q.state), torch.empty_like(q.state)
+    batch, length, groups, size = q.b.shape
     new = q.state.new_empty
-    dx, ddelta = new(q.x.shape), new(q.x.shape)
-    dA, dstate = torch.zeros_like(q.state), torch.empty_like(q.state)
-    shape = (*q.b.shape[:3], q.parts(1), q.b.shape[3])
-    db, dc = new(shape), new(shape)
-    given = (q.x, q.delta, q.A, q.b, q.c, kept, dy, dfinal)
-    q.launch(1, *given, dx, ddelta, dA, db, dc, dstate)
+    db, dc = (new(batch, length, q.parts(1), groups, size) for _ in range(2))
+    dskip = new(q.state.shape[:2])
+    given = (q.x, q.delta, q.A, q.b, q.c, q.skip, kept, dy, dfinal)
+    q.launch(1, *given, dx, ddelta, dA, db, dc, dskip, dstate)
     narrow = q.x.dtype
-    return (
-        dx.to(narrow),
-        ddelta.to(narrow),
-        dA.sum(0),
-        db.sum(3).to(narrow),
-        dc.sum(3).to(narrow),
-        dstate,
-    )
+    db, dc = (each.sum(2).to(narrow) for each in (db, dc))
+    return dx, ddelta, dA.sum(0), db, dc, dstate, dskip.sum(0)

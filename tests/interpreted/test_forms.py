@@ -130,15 +130,18 @@ class FactorsPrograms(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta, A, b, c, state):
         FactorsPrograms.runs += 1
-        y, final, kept = selective.forward(selective.Quantities.of(x, delta, A, b, c, state, None))
+        skip = A.new_zeros(len(A))
+        quantities = selective.Quantities.of(x, delta, A, b, c, state, skip, None)
+        y, final, kept = selective.forward(quantities)
         ctx.save_for_backward(x, delta, A, b, c, state, kept)
         return y, final
 
     @staticmethod
     def backward(ctx, dy, dfinal):
         x, delta, A, b, c, state, kept = ctx.saved_tensors
-        quantities = selective.Quantities.of(x, delta, A, b, c, state, None)
-        return selective.backward(quantities, kept, dy, dfinal)
+        skip = A.new_zeros(len(A))
+        quantities = selective.Quantities.of(x, delta, A, b, c, state, skip, None)
+        return selective.backward(quantities, kept, dy, dfinal)[:6]
 
 
 @pytest.mark.parametrize("whole", [True, False])
