@@ -6,27 +6,30 @@ S6 (Mamba-1) and every other real elementwise gate are of this form. The program
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
+from dsf.kernels.decay.segments import Segments
 from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
+from .segments import carry, owners_of, segments_of
 from .selective import STEPS, THREADS, room
 
 CODE = "dsf.kernels.triton_code.elementwise"
 NUMBERS = 4  # per state and channel of a step that one thread holds
 
-_GIVEN = dict.fromkeys(("x", "a", "w", "c"), "data") | {"kept": "fp32", "starts": "i64"}
+_GIVEN = dict.fromkeys(("x", "a", "w", "c"), "data") | dict.fromkeys(("owners", "starts"), "i64")
 _INTEGERS = ("length", "own", "groups")
 FORWARD = Program(
     f"{CODE}:forward",
-    _GIVEN | {"state": "fp32", "y": "data", "final": "fp32"},
+    _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32"},
     _INTEGERS,
     flags={"PACKED": 1},
 )
@@ -34,7 +37,20 @@ BACKWARD = Program(
     f"{CODE}:backward",
     _GIVEN
     | dict.fromkeys(("dy", "dx", "da", "dw"), "data")
-    | dict.fromkeys(("dfinal", "dc", "dstate"), "fp32"),
+    | dict.fromkeys(("kept", "dfinal", "dc", "dstate"), "fp32"),
+    _INTEGERS,
+    flags={"PACKED": 1},
+)
+
+LOCAL_STATES = Program(
+    f"{CODE}_segments:local_states",
+    dict.fromkeys(("x", "a", "w"), "data") | {"final": "fp32", "decays": "fp32", "starts": "i64"},
+    _INTEGERS,
+    flags={"PACKED": 1},
+)
+LOCAL_GRADIENTS = Program(
+    f"{CODE}_segments:local_gradients",
+    dict.fromkeys(("a", "c", "dy"), "data") | {"dstate": "fp32", "decays": "fp32", "starts": "i64"},
     _INTEGERS,
     flags={"PACKED": 1},
 )
@@ -44,7 +60,7 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
     """`size` states N and some channels, four numbers of a step in each of 128 threads; fewer steps on the way back."""
     states = power_of_two(size, 2)
     channels = max(1, NUMBERS * THREADS // states)
-    steps = 8 if program is FORWARD else 4
+    steps = 4 if program is BACKWARD else 8
     constants = {"N": size, "KEEP": STEPS, "S": steps, "BN": states, "BD": channels}
     return Tile(constants, THREADS // 32, products=False)
 
@@ -54,7 +70,7 @@ KERNEL = Kernel(
     title="Scan of gates per key and channel, the states of a tile of channels in registers",
     admits="Λ is Elementwise and real; reads shared by channels",
     form="scan",
-    programs=(FORWARD, BACKWARD),
+    programs=(FORWARD, BACKWARD, LOCAL_STATES, LOCAL_GRADIENTS),
     tile=tile_for,
     sizes=(16, 64),
     source="Gu and Dao 2023 (arXiv 2312.00752), algorithm 2, with gates and writes given whole",
@@ -88,7 +104,7 @@ class Quantities:
         x, a, w, c = (each.contiguous() for each in (x, a, w, c))
         return cls(x, a, w, c, state.float().contiguous(), packing)
 
-    def launch(self, program: Program, *pointers: Tensor) -> None:
+    def launch(self, program: Program, *pointers: Tensor | None) -> None:
         """Run a program over (tiles of channels, heads, sequences)."""
         _, _, heads, values = self.x.shape
         tile = tile_for(program, "float32", self.c.shape[3], 90)
@@ -111,6 +127,29 @@ class Quantities:
         """Tiles of channels in a head."""
         tile = tile_for(program, "float32", self.c.shape[3], 90)
         return -(-self.x.shape[3] // int(tile.constants["BD"]))
+
+    def cut(self, program: Program, steps: int | None) -> Segments | None:
+        """Segments of so many steps, or as many as fill the device; None for one walk."""
+        tiles = self.parts(program) * self.x.shape[2]
+        return segments_of(self.packing, self.x, tiles, steps)
+
+    def over(self, segments: Segments) -> Self:
+        """The same tokens as segments, each with its own initial state."""
+        count = segments.packing.sequences
+        states, decays = self.state.new_empty(2, count, *self.state.shape[1:])
+        cut = replace(self, packing=segments.packing, state=states)
+        cut.launch(LOCAL_STATES, self.x, self.a, self.w, states, decays)
+        carry(segments, states, decays, self.state)
+        return cut
+
+    def over_gradients(self, segments: Segments, dy: Tensor, dfinal: Tensor) -> tuple[Self, Tensor]:
+        """The same tokens as segments, and the gradient of the last state of each."""
+        count = segments.packing.sequences
+        last, decays = dfinal.new_empty(2, count, *dfinal.shape[1:])
+        cut = replace(self, packing=segments.packing)
+        cut.launch(LOCAL_GRADIENTS, self.a, self.c, dy, last, decays)
+        carry(segments, last, decays, dfinal, reverse=True)
+        return cut, last
 
 
 def checked(
@@ -136,18 +175,31 @@ def checked(
     return state
 
 
-def forward(q: Quantities) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, H, V) in the type of x; the last states and those before each tile, in float32."""
-    y, final, kept = torch.empty_like(q.x), torch.empty_like(q.state), room(q.x, q.state)
-    q.launch(FORWARD, q.x, q.a, q.w, q.c, q.state, y, final, kept)
-    return y, final, kept
+def forward(q: Quantities, *, steps: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of x; the last states and the kept ones, in float32.
+
+    `steps`, a multiple of 16, cuts time in segments of so many, whatever the device.
+    """
+    segments = q.cut(FORWARD, steps)
+    walks = q if segments is None else q.over(segments)
+    y, final, kept = torch.empty_like(q.x), torch.empty_like(walks.state), room(q.x, q.state)
+    given = (q.x, q.a, q.w, q.c, walks.state)
+    walks.launch(FORWARD, *given, y, final, kept, owners_of(segments))
+    return y, final if segments is None else segments.last(final), kept
 
 
-def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
+def backward(
+    q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor, *, steps: int | None = None
+) -> tuple[Tensor, ...]:
     """Gradients of x, a, w, c and the initial states; sums over tiles of channels in float32."""
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
-    dx, da, dw, dstate = (torch.empty_like(each) for each in (q.x, q.a, q.w, q.state))
+    segments, walks, last = q.cut(BACKWARD, steps), q, dfinal
+    if segments is not None:
+        walks, last = q.over_gradients(segments, dy, dfinal)
+    dx, da, dw, dstate = (torch.empty_like(each) for each in (q.x, q.a, q.w, last))
     batch, length, *reads = q.c.shape
     dc = q.state.new_empty(batch, length, q.parts(BACKWARD), *reads)
-    q.launch(BACKWARD, q.x, q.a, q.w, q.c, kept, dy, dfinal, dx, da, dw, dc, dstate)
+    given = (q.x, q.a, q.w, q.c, kept, dy, last)
+    walks.launch(BACKWARD, *given, dx, da, dw, dc, dstate, owners_of(segments))
+    dstate = dstate if segments is None else segments.first(dstate)
     return dx, da, dw, dc.sum(2).to(q.x.dtype), dstate

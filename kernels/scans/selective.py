@@ -5,16 +5,20 @@ The programs are in `triton_code/selective.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
+from dsf.kernels.decay.segments import BLOCK, Segments
 from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
+
+from .segments import CARRY, carry, owners_of, segments_of
 
 CODE = "dsf.kernels.triton_code.selective"
 STEPS = 16  # a state is kept before each so many
@@ -22,19 +26,37 @@ THREADS = 128
 NUMBERS = 32  # of a tile that one thread holds
 
 _GIVEN = dict.fromkeys(("x", "delta", "b", "c"), "data") | dict.fromkeys(("rates", "skip"), "fp32")
+_PLACES = {"owners": "i64", "starts": "i64"}
 _INTEGERS = ("length", "own", "groups")
 PROGRAMS = (
     Program(
         f"{CODE}:forward",
-        _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32", "starts": "i64"},
+        _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32"} | _PLACES,
         _INTEGERS,
         flags={"PACKED": 1},
     ),
     Program(
         f"{CODE}:backward",
         _GIVEN
-        | {"dy": "data", "dx": "data", "ddelta": "data", "starts": "i64"}
-        | dict.fromkeys(("kept", "dfinal", "drates", "db", "dc", "dskip", "dstate"), "fp32"),
+        | {"dy": "data", "dx": "data", "ddelta": "data"}
+        | dict.fromkeys(("kept", "dfinal", "drates", "db", "dc", "dskip", "dstate"), "fp32")
+        | _PLACES,
+        _INTEGERS,
+        flags={"PACKED": 1},
+    ),
+    Program(
+        f"{CODE}_segments:local_states",
+        dict.fromkeys(("x", "delta", "b"), "data")
+        | dict.fromkeys(("rates", "final", "decays"), "fp32")
+        | {"starts": "i64"},
+        _INTEGERS,
+        flags={"PACKED": 1},
+    ),
+    Program(
+        f"{CODE}_segments:local_gradients",
+        dict.fromkeys(("delta", "c", "dy"), "data")
+        | dict.fromkeys(("rates", "dstate", "decays"), "fp32")
+        | {"starts": "i64"},
         _INTEGERS,
         flags={"PACKED": 1},
     ),
@@ -46,7 +68,9 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
 
     The forward pass sums over states, so a thread has four; the backward pass sums over channels too.
     """
-    states, forward = power_of_two(size), program.name == "forward"
+    if program is CARRY:
+        return Tile({"BC": BLOCK}, products=False)
+    states, forward = power_of_two(size), program.name != "backward"
     own = max(min(4 if forward else 2, states), states // 8 if forward else states // 32)
     channels = 1 if forward else 2
     shape = {"RN": own, "RD": channels, "LN": states // own, "LD": THREADS * own // states}
@@ -60,7 +84,7 @@ KERNEL = Kernel(
     title="Selective scan of S6, the states of a tile of channels in registers",
     admits="Λ is e^{ΔA} per channel and state, A constant; writes Δ b x, reads shared by channels",
     form="scan",
-    programs=PROGRAMS,
+    programs=(*PROGRAMS, CARRY),
     tile=tile_for,
     sizes=(16, 64),
     source="Gu and Dao 2023 (arXiv 2312.00752), algorithm 2",
@@ -99,7 +123,7 @@ class Quantities:
         A, state, skip = (each.float().contiguous() for each in (A, state, skip))
         return cls(x, delta, A, b, c, state, skip, packing)
 
-    def launch(self, place: int, *pointers: Tensor) -> None:
+    def launch(self, place: int, *pointers: Tensor | None) -> None:
         """Run a program over (tiles of channels, groups, sequences)."""
         groups = self.b.shape[2]
         tile = self.tile(place)
@@ -126,6 +150,28 @@ class Quantities:
         constants = self.tile(place).constants
         channels = int(constants["RD"]) * int(constants["LD"])
         return -(-(self.x.shape[-1] // self.b.shape[2]) // channels)
+
+    def cut(self, place: int, steps: int | None) -> Segments | None:
+        """Segments of so many steps, or as many as fill the device; None for one walk."""
+        return segments_of(self.packing, self.x, self.parts(place) * self.b.shape[2], steps)
+
+    def over(self, segments: Segments) -> Self:
+        """The same tokens as segments, each with its own initial state."""
+        count = segments.packing.sequences
+        states, decays = self.state.new_empty(2, count, *self.state.shape[1:])
+        cut = replace(self, packing=segments.packing, state=states)
+        cut.launch(2, self.x, self.delta, self.A, self.b, states, decays)
+        carry(segments, states, decays, self.state)
+        return cut
+
+    def over_gradients(self, segments: Segments, dy: Tensor, dfinal: Tensor) -> tuple[Self, Tensor]:
+        """The same tokens as segments, and the gradient of the last state of each."""
+        count = segments.packing.sequences
+        last, decays = dfinal.new_empty(2, count, *dfinal.shape[1:])
+        cut = replace(self, packing=segments.packing)
+        cut.launch(3, self.delta, self.A, self.c, dy, last, decays)
+        carry(segments, last, decays, dfinal, reverse=True)
+        return cut, last
 
 
 def room(x: Tensor, state: Tensor) -> Tensor:
@@ -170,25 +216,35 @@ def checked_skip(skip: Tensor, x: Tensor) -> Tensor:
     return skip
 
 
-def forward(q: Quantities) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, D) in the type of x; the last states and the kept ones, in float32."""
-    y, final = torch.empty_like(q.x), torch.empty_like(q.state)
-    kept = room(q.x, q.state)
-    q.launch(0, q.x, q.delta, q.A, q.b, q.c, q.skip, q.state, y, final, kept)
-    return y, final, kept
+def forward(q: Quantities, *, steps: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, T, D) in the type of x; the last states and the kept ones, in float32.
+
+    `steps`, a multiple of 16, cuts time in segments of so many, whatever the device.
+    """
+    segments = q.cut(0, steps)
+    walks = q if segments is None else q.over(segments)
+    y, final, kept = torch.empty_like(q.x), torch.empty_like(walks.state), room(q.x, q.state)
+    given = (q.x, q.delta, q.A, q.b, q.c, q.skip, walks.state)
+    walks.launch(0, *given, y, final, kept, owners_of(segments))
+    return y, final if segments is None else segments.last(final), kept
 
 
-def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
+def backward(
+    q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor, *, steps: int | None = None
+) -> tuple[Tensor, ...]:
     """Gradients of x, Δ, A, b, c, the initial states and D; sums over tiles of channels in float32."""
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
+    segments, walks, last = q.cut(1, steps), q, dfinal
+    if segments is not None:
+        walks, last = q.over_gradients(segments, dy, dfinal)
     dx, ddelta = torch.empty_like(q.x), torch.empty_like(q.x)
-    dA, dstate = torch.empty_like(q.state), torch.empty_like(q.state)
+    dA, dstate = torch.empty_like(last), torch.empty_like(last)
     batch, length, groups, size = q.b.shape
     new = q.state.new_empty
     db, dc = (new(batch, length, q.parts(1), groups, size) for _ in range(2))
-    dskip = new(q.state.shape[:2])
-    given = (q.x, q.delta, q.A, q.b, q.c, q.skip, kept, dy, dfinal)
-    q.launch(1, *given, dx, ddelta, dA, db, dc, dskip, dstate)
-    narrow = q.x.dtype
-    db, dc = (each.sum(2).to(narrow) for each in (db, dc))
+    dskip = new(last.shape[:2])
+    given = (q.x, q.delta, q.A, q.b, q.c, q.skip, kept, dy, last)
+    walks.launch(1, *given, dx, ddelta, dA, db, dc, dskip, dstate, owners_of(segments))
+    dstate = dstate if segments is None else segments.first(dstate)
+    db, dc = (each.sum(2).to(q.x.dtype) for each in (db, dc))
     return dx, ddelta, dA.sum(0), db, dc, dstate, dskip.sum(0)

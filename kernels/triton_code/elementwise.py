@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .memory import place
+from .selective_tiles import owner_of
 
 
 @triton.jit
@@ -77,7 +78,7 @@ def walk_back(gates, above, carried, offsets, S: tl.constexpr):
 
 @triton.jit
 def forward(
-    x, a, w, c, state, y, final, kept, starts, length, own, groups,
+    x, a, w, c, state, y, final, kept, owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     PACKED: tl.constexpr,
 ):  # fmt: skip
@@ -91,7 +92,8 @@ def forward(
     first, steps = place(starts, sequence, length, PACKED)
     origin = sequence.to(tl.int64) * size * N
     h = tl.load(state + origin + cell, mask=both, other=0.0)
-    keep = kept + (first // KEEP + sequence) * size * N + cell
+    owner = owner_of(owners, sequence)
+    keep = kept + (first // KEEP + owner) * size * N + cell
     offsets = tl.arange(0, S)
     for at in range(0, steps, S):
         if at % KEEP == 0:
@@ -111,7 +113,7 @@ def forward(
 
 @triton.jit
 def backward(
-    x, a, w, c, kept, dy, dfinal, dx, da, dw, dc, dstate, starts, length, own, groups,
+    x, a, w, c, kept, dy, dfinal, dx, da, dw, dc, dstate, owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     PACKED: tl.constexpr,
 ):  # fmt: skip
@@ -128,11 +130,11 @@ def backward(
     first, steps = place(starts, sequence, length, PACKED)
     origin = sequence.to(tl.int64) * size * N
     carried = tl.load(dfinal + origin + cell, mask=both, other=0.0)
-    offsets = tl.arange(0, S)
+    owner, offsets = owner_of(owners, sequence), tl.arange(0, S)
     tiles = (steps + S - 1) // S
     for turn in range(0, tiles):
         at = (tiles - 1 - turn) * S
-        keep = kept + (first // KEEP + sequence + at // KEEP) * size * N + cell
+        keep = kept + (first // KEEP + owner + at // KEEP) * size * N + cell
         h = tl.load(keep, mask=both, other=0.0)
         for since in range(at // KEEP * KEEP, at, S):
             rows, every = first + since + offsets, offsets < S

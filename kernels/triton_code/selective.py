@@ -12,6 +12,7 @@ from .selective_tiles import (
     by_channel,
     by_state,
     channels_of,
+    owner_of,
     put_rows,
     rows_of,
     states_of,
@@ -43,7 +44,7 @@ def steps_of(x, delta, A, b, rows, ok, channels, known, states, few, size, wide)
 
 @triton.jit
 def forward(
-    x, delta, rates, b, c, skip, state, y, final, kept, starts, length, own, groups,
+    x, delta, rates, b, c, skip, state, y, final, kept, owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
     LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
@@ -60,7 +61,8 @@ def forward(
     A = tl.load(rates + cell, mask=both, other=0.0) * LOG2_E
     past = tl.load(skip + channels, mask=known, other=0.0)
     h = tl.load(state + origin + cell, mask=both, other=0.0)
-    keep = kept + (first // KEEP + sequence) * size * N + inner
+    owner = owner_of(owners, sequence)
+    keep = kept + (first // KEEP + owner) * size * N + inner
     offsets = tl.arange(0, S)
     for at in range(0, steps, S):
         if at % KEEP == 0:
@@ -81,7 +83,7 @@ def forward(
 @triton.jit
 def backward(
     x, delta, rates, b, c, skip, kept, dy, dfinal, dx, ddelta, drates, db, dc, dskip, dstate,
-    starts, length, own, groups,
+    owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
     LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
@@ -105,11 +107,11 @@ def backward(
     carried = tl.load(dfinal + origin + cell, mask=both, other=0.0)
     of_rates = tl.zeros((RN, RD, LD, LN), tl.float32)
     of_skip = tl.zeros((RD, LD), tl.float32)
-    offsets = tl.arange(0, S)
+    owner, offsets = owner_of(owners, sequence), tl.arange(0, S)
     tiles = (steps + S - 1) // S
     for turn in range(0, tiles):
         at = (tiles - 1 - turn) * S
-        keep = kept + (first // KEEP + sequence + at // KEEP) * size * N + inner
+        keep = kept + (first // KEEP + owner + at // KEEP) * size * N + inner
         h = tl.load(keep, mask=both, other=0.0)
         for since in range(at // KEEP * KEEP, at, S):
             rows = first + since + offsets

@@ -10,6 +10,15 @@ import triton.language as tl
 
 
 @triton.jit
+def owner_of(owners, sequence):
+    """The sequence of a segment, where the sequences of a launch are segments of others."""
+    if owners is None:
+        return sequence
+    else:
+        return tl.load(owners + sequence)
+
+
+@triton.jit
 def channels_of(own, tile, RD: tl.constexpr, LD: tl.constexpr):
     """The channels of a program within their group, (RD, LD), and which there are."""
     within = tl.arange(0, RD)[:, None] * LD + tl.arange(0, LD)[None, :] + tile * (RD * LD)

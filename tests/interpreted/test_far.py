@@ -148,7 +148,7 @@ def test_selective_scan(place: int) -> None:
         own = [*own, kept] if place == 0 else [kept, *own]
         *tensors, skip = inputs
         q = selective.Quantities(*tensors, given["state"], skip, packing)
-        q.launch(place, *inputs, *own)
+        q.launch(place, *inputs, *own, None)
 
     law(launch, time, rest)
 
@@ -167,7 +167,9 @@ def test_elementwise_scan(forward: bool) -> None:
         own = [given[each] for each in names]
         own = [*own, kept] if forward else [kept, *own]
         program = elementwise.FORWARD if forward else elementwise.BACKWARD
-        elementwise.Quantities(*inputs, given["state"], packing).launch(program, *inputs, *own)
+        elementwise.Quantities(*inputs, given["state"], packing).launch(
+            program, *inputs, *own, None
+        )
 
     law(launch, time, rest)
 

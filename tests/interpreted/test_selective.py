@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
@@ -17,6 +17,7 @@ from dsf.forms.bounds import error_bound
 from dsf.forms.recurrent import Recurrent
 from dsf.kernels.scans import selective
 from dsf.kernels.triton_code import selective as code
+from dsf.kernels.triton_code import selective_segments
 from dsf.kernels.triton_code.selective_tiles import walk, walk_back
 from dsf.mixers import s6
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
@@ -35,6 +36,7 @@ class Row:
     dtype: torch.dtype = torch.float32
     starts: tuple[int, ...] | None = None
     rate: float = 1.0
+    segment: int | None = None
 
 
 ROWS = (
@@ -51,6 +53,17 @@ ROWS = (
     Row("slow rates", rate=1e-6, length=18, channels=2),
     Row("float16", dtype=torch.float16, channels=2),
     Row("bfloat16", dtype=torch.bfloat16, channels=2),
+)
+CUT = {
+    "odd length, two in a batch": 16,
+    "several tiles of steps": 16,
+    "packed, one empty": 16,
+    "fast rates": 16,
+}
+IN_SEGMENTS = tuple(
+    replace(row, name=f"{row.name}, in segments", segment=CUT[row.name])
+    for row in ROWS
+    if row.name in CUT
 )
 NAMES = ("x", "delta", "A", "b", "c", "states", "skip")
 
@@ -107,8 +120,8 @@ def multiplied_out(system: System) -> System:
 def law_within_bounds(row: Row) -> None:
     """Outputs, last states and all gradients within the bounds of the recurrence in float64."""
     case = drawn(row)
-    y, final, kept = selective.forward(case.quantities)
-    found = selective.backward(case.quantities, kept, case.dy, case.dfinal)
+    y, final, kept = selective.forward(case.quantities, steps=row.segment)
+    found = selective.backward(case.quantities, kept, case.dy, case.dfinal, steps=row.segment)
     own = row.channels // row.groups
     sums = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
     limits = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
@@ -162,7 +175,7 @@ def through(gradients: tuple[Tensor, ...], told: list[Tensor], up: Tensor) -> li
     return [of_x, of_delta, of_A, of_b, of_read[:, :, 0], of_memory[:, 0].mT, of_skip]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", (*ROWS, *IN_SEGMENTS), ids=lambda row: row.name)
 def test_within_bounds_of_the_recurrence(row: Row) -> None:
     law_within_bounds(row)
 
@@ -228,3 +241,45 @@ def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
     monkeypatch.setattr(code, name, PLANTED[name])
     with pytest.raises(BoundExceeded):
         law_within_bounds(ROWS[0])
+
+
+@triton.jit
+def not_carried(
+    states, decays, given, segments, size, BC: tl.constexpr, REVERSE: tl.constexpr
+):  # fmt: skip
+    pass
+
+
+@triton.jit
+def without_decay(
+    states, decays, given, segments, size, BC: tl.constexpr, REVERSE: tl.constexpr
+):  # fmt: skip
+    sequence, cells = tl.program_id(2), tl.arange(0, BC)
+    first, stop = tl.load(segments + sequence), tl.load(segments + sequence + 1)
+    h = tl.load(given + sequence * size + cells, mask=cells < size, other=0.0)
+    for turn in range(first, stop):
+        at = stop - 1 - (turn - first) if REVERSE else turn
+        added = tl.load(states + at * size + cells, mask=cells < size, other=0.0)
+        tl.store(states + at * size + cells, h, mask=cells < size)
+        h += added
+
+
+@pytest.mark.parametrize("bug", [not_carried, without_decay], ids=["not carried", "no decay"])
+@pytest.mark.parametrize("row", IN_SEGMENTS[:3], ids=lambda row: row.name)
+def test_planted_bugs_of_segments_are_caught(bug, row: Row, monkeypatch) -> None:
+    monkeypatch.setattr(selective_segments, "over", bug)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(row)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["forward", "backward"])
+def test_segments_keep_the_states_that_one_walk_keeps(place: int) -> None:
+    """Either pass may be cut, and the other not: a state is kept where the steps are, not the segments."""
+    case = drawn(next(row for row in ROWS if row.name == "packed, one empty"))
+    q = case.quantities
+    steps = (None, 16) if place else (16, None)
+    _, _, kept = selective.forward(q, steps=steps[0])
+    found = selective.backward(q, kept, case.dy, case.dfinal, steps=steps[1])
+    exact = selective.backward(q, selective.forward(q)[2], case.dy, case.dfinal)
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one, other)
