@@ -14,7 +14,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.kernels.decay.segments import BLOCK, Segments
-from dsf.kernels.limits import blocks
+from dsf.kernels.limits import blocks, target_of
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
@@ -74,7 +74,8 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
     own = max(min(4 if forward else 2, states), states // 8 if forward else states // 32)
     channels = 1 if forward else 2
     shape = {"RN": own, "RD": channels, "LN": states // own, "LD": THREADS * own // states}
-    steps = max(1, min(STEPS, NUMBERS // (own * channels)))
+    numbers = NUMBERS // 2 if architecture == 80 and not forward else NUMBERS  # a spill otherwise
+    steps = max(1, min(STEPS, numbers // (own * channels)))
     constants = {"N": size, "KEEP": STEPS, "S": steps, **shape}
     return Tile(constants, THREADS // 32, products=False)
 
@@ -143,7 +144,8 @@ class Quantities:
         )
 
     def tile(self, place: int) -> Tile:
-        return tile_for(PROGRAMS[place], "float32", self.A.shape[1], 90)
+        dtype, architecture = target_of(self.x)
+        return tile_for(PROGRAMS[place], dtype, self.A.shape[1], architecture)
 
     def parts(self, place: int) -> int:
         """Tiles of channels in a group."""

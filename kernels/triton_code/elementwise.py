@@ -1,8 +1,8 @@
 """The scan of gates per state and channel: one program per sequence and tile of channels holds their states.
 
-h_t = a_t h_{t-1} + w_t x_t, y_t = Σ_n c_t h_t, a and w given whole, (rows, G, N, D/G). A tile is (N, S, D): neighbouring
-threads have neighbouring channels, then states, so that all steps of a number are in one thread. The forward pass keeps
-one state in KEEP; the backward pass makes the others again.
+h_t = a_t h_{t-1} + w_t x_t, y_t = Σ_n c_t h_t, a and w given whole, (rows, G, N, D/G). A tile is (N, S, D):
+neighbouring threads have neighbouring channels, then states, so that all steps of a number are in one thread. The
+forward pass keeps one state in KEEP; the backward pass makes the others again.
 """
 
 import triton

@@ -1,7 +1,7 @@
 """The selective scan (S6): one program per sequence and tile of channels holds their states.
 
-h_t = a_t h_{t-1} + Δ_t b_t x_t per channel and state with a = e^{Δ A}, y_t = Σ_n c_t h_t + D x_t. The forward pass keeps
-one state in KEEP; the backward pass makes the others again.
+h_t = a_t h_{t-1} + Δ_t b_t x_t per channel and state with a = e^{Δ A}, y_t = Σ_n c_t h_t + D x_t. The forward pass
+keeps one state in KEEP; the backward pass makes the others again.
 """
 
 import triton
