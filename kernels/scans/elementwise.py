@@ -15,7 +15,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
 from dsf.kernels.decay.segments import Segments
-from dsf.kernels.limits import blocks
+from dsf.kernels.limits import blocks, target_of
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
@@ -60,7 +60,9 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
     """`size` states N and some channels, four numbers of a step in each of 128 threads; fewer steps on the way back."""
     states = power_of_two(size, 2)
     channels = max(1, NUMBERS * THREADS // states)
-    steps = 4 if program is BACKWARD else 8
+    steps = 8 if program is not BACKWARD and states <= 32 and architecture != 100 else 4
+    if program is BACKWARD and architecture == 80:
+        steps = 2  # more spill
     constants = {"N": size, "KEEP": STEPS, "S": steps, "BN": states, "BD": channels}
     return Tile(constants, THREADS // 32, products=False)
 
@@ -107,7 +109,7 @@ class Quantities:
     def launch(self, program: Program, *pointers: Tensor | None) -> None:
         """Run a program over (tiles of channels, heads, sequences)."""
         _, _, heads, values = self.x.shape
-        tile = tile_for(program, "float32", self.c.shape[3], 90)
+        tile = self.tile(program)
         grid = blocks(self.parts(program), heads, self.packing.sequences)
         if 0 in grid:
             return
@@ -123,9 +125,13 @@ class Quantities:
             **tile.constants,
         )
 
+    def tile(self, program: Program) -> Tile:
+        dtype, architecture = target_of(self.x)
+        return tile_for(program, dtype, self.c.shape[3], architecture)
+
     def parts(self, program: Program) -> int:
         """Tiles of channels in a head."""
-        tile = tile_for(program, "float32", self.c.shape[3], 90)
+        tile = self.tile(program)
         return -(-self.x.shape[3] // int(tile.constants["BD"]))
 
     def cut(self, program: Program, steps: int | None) -> Segments | None:

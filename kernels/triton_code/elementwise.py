@@ -13,34 +13,36 @@ from .selective_tiles import owner_of
 
 
 @triton.jit
-def rows_of(pointer, rows, ok, columns, known, size):
+def rows_of(pointer, row, offsets, ok, columns, known, size):
     """Rows × columns in float32, zero outside."""
-    where = rows[:, None] * size + columns[None, :]
-    return tl.load(pointer + where, mask=ok[:, None] & known[None, :], other=0.0).to(tl.float32)
+    where = offsets[:, None] * size + columns[None, :]
+    return tl.load(pointer + row * size + where, mask=ok[:, None] & known[None, :], other=0.0).to(
+        tl.float32
+    )
 
 
 @triton.jit
-def put_rows(pointer, value, rows, ok, columns, known, size):
+def put_rows(pointer, value, row, offsets, ok, columns, known, size):
     """Store rows × columns in the pointer's type."""
-    where = rows[:, None] * size + columns[None, :]
+    where = offsets[:, None] * size + columns[None, :]
     value = value.to(pointer.dtype.element_ty)
-    tl.store(pointer + where, value, mask=ok[:, None] & known[None, :])
+    tl.store(pointer + row * size + where, value, mask=ok[:, None] & known[None, :])
 
 
 @triton.jit
-def tile_of(pointer, rows, ok, cell, both, size, other):
+def tile_of(pointer, row, offsets, ok, cell, both, size, other):
     """Rows of numbers per state and channel, in float32."""
-    where = rows[None, :, None] * size + cell[:, None, :]
+    where = offsets[None, :, None] * size + cell[:, None, :]
     mask = ok[None, :, None] & both[:, None, :]
-    return tl.load(pointer + where, mask=mask, other=other).to(tl.float32)
+    return tl.load(pointer + row * size + where, mask=mask, other=other).to(tl.float32)
 
 
 @triton.jit
-def put_tile(pointer, value, rows, ok, cell, both, size):
+def put_tile(pointer, value, row, offsets, ok, cell, both, size):
     """Store rows of numbers per state and channel in the pointer's type."""
-    where = rows[None, :, None] * size + cell[:, None, :]
+    where = offsets[None, :, None] * size + cell[:, None, :]
     value = value.to(pointer.dtype.element_ty)
-    tl.store(pointer + where, value, mask=ok[None, :, None] & both[:, None, :])
+    tl.store(pointer + row * size + where, value, mask=ok[None, :, None] & both[:, None, :])
 
 
 @triton.jit
@@ -100,14 +102,14 @@ def forward(
             tl.store(keep, h, mask=both)
             keep += size * N
         ok = at + offsets < steps
-        rows = first + at + offsets
-        gates = tile_of(a, rows, ok, cell, both, size * N, 1.0)
-        writes = tile_of(w, rows, ok, cell, both, size * N, 0.0)
-        enters = writes * rows_of(x, rows, ok, channels, known, size)[None, :, :]
-        read = tl.trans(rows_of(c, rows, ok, reads, few, groups * N))
+        row = first + at
+        gates = tile_of(a, row, offsets, ok, cell, both, size * N, 1.0)
+        writes = tile_of(w, row, offsets, ok, cell, both, size * N, 0.0)
+        enters = writes * rows_of(x, row, offsets, ok, channels, known, size)[None, :, :]
+        read = tl.trans(rows_of(c, row, offsets, ok, reads, few, groups * N))
         earlier, h = walk(gates, enters, h, offsets, S)
         out = tl.sum((gates * earlier + enters) * read[:, :, None], 0)
-        put_rows(y, out, rows, ok, channels, known, size)
+        put_rows(y, out, row, offsets, ok, channels, known, size)
     tl.store(final + origin + cell, h, mask=both)
 
 
@@ -137,24 +139,24 @@ def backward(
         keep = kept + (first // KEEP + owner + at // KEEP) * size * N + cell
         h = tl.load(keep, mask=both, other=0.0)
         for since in range(at // KEEP * KEEP, at, S):
-            rows, every = first + since + offsets, offsets < S
-            gates = tile_of(a, rows, every, cell, both, size * N, 1.0)
-            writes = tile_of(w, rows, every, cell, both, size * N, 0.0)
-            given = rows_of(x, rows, every, channels, known, size)
+            row, every = first + since, offsets < S
+            gates = tile_of(a, row, offsets, every, cell, both, size * N, 1.0)
+            writes = tile_of(w, row, offsets, every, cell, both, size * N, 0.0)
+            given = rows_of(x, row, offsets, every, channels, known, size)
             _, h = walk(gates, writes * given[None, :, :], h, offsets, S)
         ok = at + offsets < steps
-        rows = first + at + offsets
-        gates = tile_of(a, rows, ok, cell, both, size * N, 1.0)
-        writes = tile_of(w, rows, ok, cell, both, size * N, 0.0)
-        given = rows_of(x, rows, ok, channels, known, size)
-        up = rows_of(dy, rows, ok, channels, known, size)
-        read = tl.trans(rows_of(c, rows, ok, reads, few, wide))
+        row = first + at
+        gates = tile_of(a, row, offsets, ok, cell, both, size * N, 1.0)
+        writes = tile_of(w, row, offsets, ok, cell, both, size * N, 0.0)
+        given = rows_of(x, row, offsets, ok, channels, known, size)
+        up = rows_of(dy, row, offsets, ok, channels, known, size)
+        read = tl.trans(rows_of(c, row, offsets, ok, reads, few, wide))
         enters = writes * given[None, :, :]
         earlier, _ = walk(gates, enters, h, offsets, S)
         of_read = tl.trans(tl.sum((gates * earlier + enters) * up[None, :, :], 2))
-        put_rows(dc, of_read, rows, ok, part * wide + reads, few, tl.num_programs(0) * wide)
+        put_rows(dc, of_read, row, offsets, ok, part * wide + reads, few, tl.num_programs(0) * wide)
         L, carried = walk_back(gates, up[None, :, :] * read[:, :, None], carried, offsets, S)
-        put_rows(dx, tl.sum(L * writes, 0), rows, ok, channels, known, size)
-        put_tile(da, L * earlier, rows, ok, cell, both, size * N)
-        put_tile(dw, L * given[None, :, :], rows, ok, cell, both, size * N)
+        put_rows(dx, tl.sum(L * writes, 0), row, offsets, ok, channels, known, size)
+        put_tile(da, L * earlier, row, offsets, ok, cell, both, size * N)
+        put_tile(dw, L * given[None, :, :], row, offsets, ok, cell, both, size * N)
     tl.store(dstate + origin + cell, carried, mask=both)

@@ -27,10 +27,10 @@ def local_states(
     offsets = tl.arange(0, S)
     for at in range(0, steps, S):
         ok = at + offsets < steps
-        rows = first + at + offsets
-        gates = tile_of(a, rows, ok, cell, both, size * N, 1.0)
-        writes = tile_of(w, rows, ok, cell, both, size * N, 0.0)
-        given = rows_of(x, rows, ok, channels, known, size)
+        row = first + at
+        gates = tile_of(a, row, offsets, ok, cell, both, size * N, 1.0)
+        writes = tile_of(w, row, offsets, ok, cell, both, size * N, 0.0)
+        given = rows_of(x, row, offsets, ok, channels, known, size)
         _, h = walk(gates, writes * given[None, :, :], h, offsets, S)
         _, decay = walk(gates, tl.zeros_like(gates), decay, offsets, S)
     own_cell = sequence.to(tl.int64) * size * N + cell
@@ -59,10 +59,10 @@ def local_gradients(
     for turn in range(0, tiles):
         at = (tiles - 1 - turn) * S
         ok = at + offsets < steps
-        rows = first + at + offsets
-        gates = tile_of(a, rows, ok, cell, both, size * N, 1.0)
-        read = tl.trans(rows_of(c, rows, ok, reads, few, groups * N))
-        up = rows_of(dy, rows, ok, channels, known, size)
+        row = first + at
+        gates = tile_of(a, row, offsets, ok, cell, both, size * N, 1.0)
+        read = tl.trans(rows_of(c, row, offsets, ok, reads, few, groups * N))
+        up = rows_of(dy, row, offsets, ok, channels, known, size)
         _, carried = walk_back(gates, up[None, :, :] * read[:, :, None], carried, offsets, S)
         _, decay = walk_back(gates, tl.zeros_like(gates), decay, offsets, S)
     own_cell = sequence.to(tl.int64) * size * N + cell
