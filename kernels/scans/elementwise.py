@@ -25,7 +25,9 @@ from .selective import STEPS, THREADS, room
 CODE = "dsf.kernels.triton_code.elementwise"
 NUMBERS = 4  # per state and channel of a step that one thread holds
 
-_GIVEN = dict.fromkeys(("x", "a", "w", "c"), "data") | dict.fromkeys(("owners", "starts"), "i64")
+_GIVEN: dict[str, str] = dict.fromkeys(("x", "a", "w", "c"), "data") | dict.fromkeys(
+    ("owners", "starts"), "i64"
+)
 _INTEGERS = ("length", "own", "groups")
 FORWARD = Program(
     f"{CODE}:forward",
