@@ -47,7 +47,13 @@ def test_operator_is_the_recurrence(length: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_by_differences(groups: int) -> None:
     leaves = [x.requires_grad_() for x in drawn(19, groups)]
+    skip = torch.linspace(-1, 1, 4, dtype=torch.float64, requires_grad=True)
+
+    def skipping(skip: Tensor, *leaves: Tensor):
+        return selective_scan(*leaves, skip=skip)
+
     assert torch.autograd.gradcheck(selective_scan, leaves, fast_mode=True)
+    assert torch.autograd.gradcheck(skipping, (skip, *leaves), fast_mode=True)
     x, delta, A, b, c, _ = leaves
     one = [each[:1].detach().requires_grad_() for each in (x, delta, b, c)]
     states = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
@@ -74,7 +80,8 @@ def test_packed_sequences_are_each_alone() -> None:
 
 
 def test_operators_are_what_torch_asks_for() -> None:
-    leaves = [x.requires_grad_() for x in drawn(19)]
+    skip = torch.ones(4, dtype=torch.float64)
+    leaves = [x.requires_grad_() for x in (*drawn(19), skip)]
     torch.library.opcheck(torch.ops.dsf.selective_scan.default, (*leaves, None))
     with torch.no_grad():
         y, final, kept = torch.ops.dsf.selective_scan(*leaves, None)
@@ -97,6 +104,11 @@ def test_bad_input_is_explained(place: int, shape: tuple[int, ...], words: str) 
     given[place] = torch.zeros(shape, dtype=torch.float64)
     with pytest.raises(InvalidInput, match=words):
         selective_scan(*given)
+
+
+def test_a_skip_is_one_number_a_channel() -> None:
+    with pytest.raises(InvalidInput, match=r"\(4,\)"):
+        selective_scan(*drawn(9), skip=torch.ones(3, dtype=torch.float64))
 
 
 def whole(length: int) -> list[Tensor]:

@@ -1,45 +1,80 @@
 r"""The scan of gates per key and channel on a GPU: h_t = a_t ⊙ h_{t-1} + w_t diag(x_t), y_t = h_tᵀ c_t.
 
-S6 (Mamba-1) and every other real elementwise gate are of this form. The programs are those of `selective.py` where
-gates and writes are given whole; of the states one in sixteen is kept.
+S6 (Mamba-1) and every other real elementwise gate are of this form. The programs are in
+`triton_code/elementwise.py`; of the states one in sixteen is kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program
-from dsf.kernels.limits import blocks
+from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
+from dsf.kernels.decay.segments import Segments
+from dsf.kernels.limits import blocks, target_of
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
-from .selective import CODE, room, tile_for
+from .segments import carry, owners_of, segments_of
+from .selective import STEPS, THREADS, room
 
-_GIVEN = dict.fromkeys(("x", "a", "w", "c"), "data") | {"kept": "fp32", "starts": "i64"}
-_INTEGERS = ("length", "size", "groups")
+CODE = "dsf.kernels.triton_code.elementwise"
+NUMBERS = 4  # per state and channel of a step that one thread holds
+
+_GIVEN: dict[str, str] = dict.fromkeys(("x", "a", "w", "c"), "data") | dict.fromkeys(
+    ("owners", "starts"), "i64"
+)
+_INTEGERS = ("length", "own", "groups")
 FORWARD = Program(
-    f"{CODE}:forward_whole",
-    _GIVEN | {"state": "fp32", "y": "data", "final": "fp32"},
+    f"{CODE}:forward",
+    _GIVEN | {"state": "fp32", "y": "data", "final": "fp32", "kept": "fp32"},
     _INTEGERS,
     flags={"PACKED": 1},
 )
 BACKWARD = Program(
-    f"{CODE}:backward_whole",
-    _GIVEN | {"dy": "data"} | dict.fromkeys(("dfinal", "dx", "da", "dw", "dc", "dstate"), "fp32"),
+    f"{CODE}:backward",
+    _GIVEN
+    | dict.fromkeys(("dy", "dx", "da", "dw"), "data")
+    | dict.fromkeys(("kept", "dfinal", "dc", "dstate"), "fp32"),
     _INTEGERS,
     flags={"PACKED": 1},
 )
+
+LOCAL_STATES = Program(
+    f"{CODE}_segments:local_states",
+    dict.fromkeys(("x", "a", "w"), "data") | {"final": "fp32", "decays": "fp32", "starts": "i64"},
+    _INTEGERS,
+    flags={"PACKED": 1},
+)
+LOCAL_GRADIENTS = Program(
+    f"{CODE}_segments:local_gradients",
+    dict.fromkeys(("a", "c", "dy"), "data") | {"dstate": "fp32", "decays": "fp32", "starts": "i64"},
+    _INTEGERS,
+    flags={"PACKED": 1},
+)
+
+
+def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
+    """`size` states N and some channels, four numbers of a step in each of 128 threads; fewer steps on the way back."""
+    states = power_of_two(size, 2)
+    channels = max(1, NUMBERS * THREADS // states)
+    steps = 8 if program is not BACKWARD and states <= 32 and architecture != 100 else 4
+    if program is BACKWARD and architecture == 80:
+        steps = 2  # more spill
+    constants = {"N": size, "KEEP": STEPS, "S": steps, "BN": states, "BD": channels}
+    return Tile(constants, THREADS // 32, products=False)
+
 
 KERNEL = Kernel(
     name="elementwise-scan",
     title="Scan of gates per key and channel, the states of a tile of channels in registers",
     admits="Λ is Elementwise and real; reads shared by channels",
     form="scan",
-    programs=(FORWARD, BACKWARD),
+    programs=(FORWARD, BACKWARD, LOCAL_STATES, LOCAL_GRADIENTS),
     tile=tile_for,
     sizes=(16, 64),
     source="Gu and Dao 2023 (arXiv 2312.00752), algorithm 2, with gates and writes given whole",
@@ -73,10 +108,10 @@ class Quantities:
         x, a, w, c = (each.contiguous() for each in (x, a, w, c))
         return cls(x, a, w, c, state.float().contiguous(), packing)
 
-    def launch(self, program: Program, *pointers: Tensor) -> None:
+    def launch(self, program: Program, *pointers: Tensor | None) -> None:
         """Run a program over (tiles of channels, heads, sequences)."""
         _, _, heads, values = self.x.shape
-        tile = tile_for(program, "float32", self.c.shape[3], 90)
+        tile = self.tile(program)
         grid = blocks(self.parts(program), heads, self.packing.sequences)
         if 0 in grid:
             return
@@ -84,7 +119,7 @@ class Quantities:
             *pointers,
             self.packing.starts,
             self.packing.length,
-            heads * values,
+            values,
             heads,
             PACKED=self.packing.starts is not None,
             num_warps=tile.warps,
@@ -92,10 +127,37 @@ class Quantities:
             **tile.constants,
         )
 
+    def tile(self, program: Program) -> Tile:
+        dtype, architecture = target_of(self.x)
+        return tile_for(program, dtype, self.c.shape[3], architecture)
+
     def parts(self, program: Program) -> int:
         """Tiles of channels in a head."""
-        tile = tile_for(program, "float32", self.c.shape[3], 90)
+        tile = self.tile(program)
         return -(-self.x.shape[3] // int(tile.constants["BD"]))
+
+    def cut(self, program: Program, steps: int | None) -> Segments | None:
+        """Segments of so many steps, or as many as fill the device; None for one walk."""
+        tiles = self.parts(program) * self.x.shape[2]
+        return segments_of(self.packing, self.x, tiles, steps)
+
+    def over(self, segments: Segments) -> Self:
+        """The same tokens as segments, each with its own initial state."""
+        count = segments.packing.sequences
+        states, decays = self.state.new_empty(2, count, *self.state.shape[1:])
+        cut = replace(self, packing=segments.packing, state=states)
+        cut.launch(LOCAL_STATES, self.x, self.a, self.w, states, decays)
+        carry(segments, states, decays, self.state)
+        return cut
+
+    def over_gradients(self, segments: Segments, dy: Tensor, dfinal: Tensor) -> tuple[Self, Tensor]:
+        """The same tokens as segments, and the gradient of the last state of each."""
+        count = segments.packing.sequences
+        last, decays = dfinal.new_empty(2, count, *dfinal.shape[1:])
+        cut = replace(self, packing=segments.packing)
+        cut.launch(LOCAL_GRADIENTS, self.a, self.c, dy, last, decays)
+        carry(segments, last, decays, dfinal, reverse=True)
+        return cut, last
 
 
 def checked(
@@ -121,18 +183,31 @@ def checked(
     return state
 
 
-def forward(q: Quantities) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, H, V) in the type of x; the last states and those before each tile, in float32."""
-    y, final, kept = torch.empty_like(q.x), torch.empty_like(q.state), room(q.x, q.state)
-    q.launch(FORWARD, q.x, q.a, q.w, q.c, q.state, y, final, kept)
-    return y, final, kept
+def forward(q: Quantities, *, steps: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of x; the last states and the kept ones, in float32.
+
+    `steps`, a multiple of 16, cuts time in segments of so many, whatever the device.
+    """
+    segments = q.cut(FORWARD, steps)
+    walks = q if segments is None else q.over(segments)
+    y, final, kept = torch.empty_like(q.x), torch.empty_like(walks.state), room(q.x, q.state)
+    given = (q.x, q.a, q.w, q.c, walks.state)
+    walks.launch(FORWARD, *given, y, final, kept, owners_of(segments))
+    return y, final if segments is None else segments.last(final), kept
 
 
-def backward(q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
+def backward(
+    q: Quantities, kept: Tensor, dy: Tensor, dfinal: Tensor, *, steps: int | None = None
+) -> tuple[Tensor, ...]:
     """Gradients of x, a, w, c and the initial states; sums over tiles of channels in float32."""
     dy, dfinal = dy.to(q.x.dtype).contiguous(), dfinal.float().contiguous()
-    new, narrow = q.state.new_empty, q.x.dtype
-    dx, da, dw = new(q.x.shape), new(q.a.shape), new(q.w.shape)
-    dc, dstate = new(*q.c.shape[:3], q.parts(BACKWARD), q.c.shape[3]), torch.empty_like(q.state)
-    q.launch(BACKWARD, q.x, q.a, q.w, q.c, kept, dy, dfinal, dx, da, dw, dc, dstate)
-    return dx.to(narrow), da.to(narrow), dw.to(narrow), dc.sum(3).to(narrow), dstate
+    segments, walks, last = q.cut(BACKWARD, steps), q, dfinal
+    if segments is not None:
+        walks, last = q.over_gradients(segments, dy, dfinal)
+    dx, da, dw, dstate = (torch.empty_like(each) for each in (q.x, q.a, q.w, last))
+    batch, length, *reads = q.c.shape
+    dc = q.state.new_empty(batch, length, q.parts(BACKWARD), *reads)
+    given = (q.x, q.a, q.w, q.c, kept, dy, last)
+    walks.launch(BACKWARD, *given, dx, da, dw, dc, dstate, owners_of(segments))
+    dstate = dstate if segments is None else segments.first(dstate)
+    return dx, da, dw, dc.sum(2).to(q.x.dtype), dstate

@@ -48,8 +48,10 @@ def selective_scan(
     state = selective.checked(x, delta, A, b, c, initial_state, packing.sequences)
     require_runnable(x)
     wide = accumulator(x)
-    y, final, _ = _operator(x, delta, A.to(wide), b, c, state.to(wide), packing.starts)
-    return (y if skip is None else y + skip.to(y.dtype) * x), final
+    skip = state.new_zeros(x.shape[2]) if skip is None else selective.checked_skip(skip, x)
+    A, state, skip = (each.to(wide) for each in (A, state, skip))
+    y, final, _ = _operator(x, delta, A, b, c, state, skip, packing.starts)
+    return y, final
 
 
 def _forward(*inputs):
@@ -60,14 +62,14 @@ def _backward(dy, dfinal, kept, *inputs):
     return selective.backward(selective.Quantities.of(*inputs), kept, dy, dfinal)
 
 
-def _shapes(x, delta, A, b, c, state, starts):
+def _shapes(x, delta, A, b, c, state, skip, starts):
     return torch.empty_like(x), torch.empty_like(state), selective.room(x, state)
 
 
 _operator = define(
     Signature(
         "selective_scan",
-        ("x", "delta", "A", "b", "c", "state"),
+        ("x", "delta", "A", "b", "c", "state", "skip"),
         ("Tensor? starts",),
         hidden=1,
         kept=(2,),

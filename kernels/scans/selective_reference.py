@@ -54,6 +54,7 @@ def forward(
     b: Tensor,
     c: Tensor,
     state: Tensor,
+    skip: Tensor,
     starts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (B, T, D), the last states, and room for those before tiles, filled where a piece starts."""
@@ -64,7 +65,7 @@ def forward(
             continue
         segment = _segment(core)
         outputs, memories, _ = walk(GatedScan(), core, segment, keeps=False)
-        y[:, steps] = outputs.flatten(2).to(y.dtype)
+        y[:, steps] = (outputs.flatten(2) + skip * x[:, steps]).to(y.dtype)
         final[n : n + len(h)] = _by_channels(memories[-1])
         for piece, memory in enumerate(memories[:-1]):
             for row, each in enumerate(_by_channels(memory)):
@@ -88,11 +89,13 @@ def backward(
     b: Tensor,
     c: Tensor,
     state: Tensor,
+    skip: Tensor,
     starts: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, Δ, A, b, c and the initial states: Δ is a step and a gain, and A is shared."""
+    """Gradients of x, Δ, A, b, c, the initial states and D: Δ is a step and a gain, and A is shared."""
     dx, ddelta, db, dc = (torch.zeros_like(each) for each in (x, delta, b, c))
     dA, dstate, groups = torch.zeros_like(A), dfinal.clone(), b.shape[2]
+    dskip = (dy.to(skip.dtype) * x).sum((0, 1))
     for n, (steps, first) in enumerate(windows(state, x.shape[1], starts)):
         core = _core(x, delta, A, b, c, first, steps)
         if not core.length:
@@ -115,9 +118,9 @@ def backward(
             [True] * len(core.tensors),
         )
         of_step, of_rate, of_write, of_gain, of_read, of_x = (f for f in found if f is not None)
-        dx[:, steps] = of_x.flatten(2).to(x.dtype)
+        dx[:, steps] = (of_x.flatten(2) + skip * dy[:, steps]).to(x.dtype)
         ddelta[:, steps] = (of_step[..., 0, :] + of_gain).flatten(2).to(delta.dtype)
         db[:, steps], dc[:, steps] = of_write.to(b.dtype), of_read.to(c.dtype)
         dA += of_rate.sum((0, 1)).mT.flatten(0, 1).to(A.dtype)
         dstate[n : n + len(first)] = _by_channels(begun)
-    return dx, ddelta, dA, db, dc, dstate
+    return dx, ddelta, dA, db, dc, dstate, dskip

@@ -1,235 +1,146 @@
-"""The selective scan (S6): one program per sequence and tile of channels holds their states (channels, N).
+"""The selective scan (S6): one program per sequence and tile of channels holds their states.
 
-h_t = a_t h_{t-1} + w_t x_t per channel and state, y_t = Σ_n c_t h_t, where a = e^{Δ A} and w = Δ b, or both are given
-whole. Tiles of S steps are scanned together; the forward pass keeps the state before each tile, and the backward pass
-makes the others again.
+h_t = a_t h_{t-1} + Δ_t b_t x_t per channel and state with a = e^{Δ A}, y_t = Σ_n c_t h_t + D x_t. The forward pass
+keeps one state in KEEP; the backward pass makes the others again.
 """
 
 import triton
 import triton.language as tl
 
-from .channel_scan import then
 from .memory import place
+from .selective_tiles import (
+    by_channel,
+    by_state,
+    channels_of,
+    owner_of,
+    put_rows,
+    rows_of,
+    states_of,
+    sum_of_channels,
+    sum_of_states,
+    walk,
+    walk_back,
+)
+
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def rows_of(pointer, rows, ok, columns, inside, size):
-    """Rows × columns in float32, zero outside; `rows` counts from the pointer's first."""
-    where = rows[:, None] * size + columns[None, :]
-    return tl.load(pointer + where, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
+def cells_of(channels, states, by_one, by_other):
+    """Where the numbers of channels (RD, LD) and states (RN, LN) lie."""
+    return channels[None, :, :, None] * by_one + states[:, None, None, :] * by_other
 
 
 @triton.jit
-def put_rows(pointer, value, rows, ok, columns, inside, size):
-    """Store rows × columns in the pointer's type."""
-    where = rows[:, None] * size + columns[None, :]
-    tl.store(
-        pointer + where,
-        value.to(pointer.dtype.element_ty),
-        mask=ok[:, None] & inside[None, :],
-    )
-
-
-@triton.jit
-def whole_rows(pointer, rows, ok, place, inside, size, other):
-    """Rows of a tensor with a number per channel and state, (steps, channels, N), in float32."""
-    where = rows[:, None, None] * size + place[None, :, :]
-    mask = ok[:, None, None] & inside[None, :, :]
-    return tl.load(pointer + where, mask=mask, other=other).to(tl.float32)
-
-
-@triton.jit
-def put_whole_rows(pointer, value, rows, ok, place, inside, size):
-    """Store rows of numbers per channel and state."""
-    where = rows[:, None, None] * size + place[None, :, :]
-    tl.store(pointer + where, value, mask=ok[:, None, None] & inside[None, :, :])
-
-
-@triton.jit
-def place_of(group, own, within, states, N: tl.constexpr, WHOLE: tl.constexpr):
-    """Where the states of a tile of channels lie: (D, N), or (G, N, D/G) as the gates do that are given whole."""
-    if WHOLE:
-        return (group * N + states[None, :]) * own + within[:, None]
-    else:
-        return (group * own + within)[:, None] * N + states[None, :]
-
-
-@triton.jit
-def gates_of(a, rates, rows, ok, channels, known, place, inside, size,
-             N: tl.constexpr, WHOLE: tl.constexpr):  # fmt: skip
-    """a (steps, channels, N), 1 outside; e^{Δ A} where `a` is Δ."""
-    if WHOLE:
-        return whole_rows(a, rows, ok, place, inside, size * N, 1.0)
-    else:
-        step = rows_of(a, rows, ok, channels, known, size)
-        return tl.exp(step[:, :, None] * rates[None, :, :])
-
-
-@triton.jit
-def writes_of(a, w, rows, ok, channels, known, states, few, groups, group, place, inside, size,
-              N: tl.constexpr, WHOLE: tl.constexpr):  # fmt: skip
-    """w (steps, channels, N), 0 outside; Δ b where `w` is b and `a` is Δ."""
-    if WHOLE:
-        return whole_rows(w, rows, ok, place, inside, size * N, 0.0)
-    else:
-        step = rows_of(a, rows, ok, channels, known, size)
-        write = rows_of(w, rows * groups + group, ok, states, few, N)
-        return step[:, :, None] * write[:, None, :]
-
-
-@triton.jit
-def at_row(tile, offsets, at):
-    """One row of a tile (steps, channels, N)."""
-    return tl.sum(tl.where((offsets == at)[:, None, None], tile, 0.0), 0)
+def steps_of(x, delta, A, b, rows, ok, channels, known, states, few, size, wide):
+    """x and Δ (S, RD, LD), b (S, RN, LN), the gates and what enters."""
+    given = rows_of(x, rows, ok, channels, known, size)
+    step = rows_of(delta, rows, ok, channels, known, size)
+    write = rows_of(b, rows, ok, states, few, wide)
+    gates = tl.exp2(by_channel(step) * A[None, :, :, :, :])
+    return given, step, write, gates, by_channel(step * given) * by_state(write)
 
 
 @triton.jit
 def forward(
-    x, a, rates, w, c, state, y, final, kept, starts, length, size, groups,
-    N: tl.constexpr, BN: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
+    x, delta, rates, b, c, skip, state, y, final, kept, owners, starts, length, own, groups,
+    N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
-    """Outputs, the last states, and those before each tile of steps.
-
-    With `rates` A, `a` is Δ (rows, D) and `w` is b (rows, G, N); without, both are whole (rows, G, N, D/G).
-    """
-    WHOLE: tl.constexpr = rates is None
+    """Outputs, the last states, and those before every KEEP steps, (rows, N, D)."""
     group, sequence = tl.program_id(1), tl.program_id(2)
-    own = size // groups
-    within = tl.program_id(0) * BD + tl.arange(0, BD)
-    channels, known = group * own + within, within < own
-    states = tl.arange(0, BN)
-    few = states < N
+    size, wide = own * groups, groups * N
+    within, known = channels_of(own, tl.program_id(0), RD, LD)
+    states, few = states_of(N, RN, LN)
+    channels, at_states = group * own + within, group * N + states
+    both = few[:, None, None, :] & known[None, :, :, None]
+    cell, inner = cells_of(channels, states, N, 1), cells_of(channels, states, 1, size)
     first, steps = place(starts, sequence, length, PACKED)
-    both = known[:, None] & few[None, :]
-    cell = place_of(group, own, within, states, N, WHOLE)
-    A = 0.0
-    if rates is not None:
-        A = tl.load(rates + cell, mask=both, other=0.0)
-    h = tl.load(state + sequence.to(tl.int64) * size * N + cell, mask=both, other=0.0)
-    keep = kept + (first // S + sequence) * size * N
+    origin = sequence.to(tl.int64) * size * N
+    A = tl.load(rates + cell, mask=both, other=0.0) * LOG2_E
+    past = tl.load(skip + channels, mask=known, other=0.0)
+    h = tl.load(state + origin + cell, mask=both, other=0.0)
+    owner = owner_of(owners, sequence)
+    keep = kept + (first // KEEP + owner) * size * N + inner
     offsets = tl.arange(0, S)
     for at in range(0, steps, S):
-        tl.store(keep + cell, h, mask=both)
-        keep += size * N
+        if at % KEEP == 0:
+            tl.store(keep, h, mask=both)
+            keep += size * N
         ok = at + offsets < steps
         rows = first + at + offsets
-        gates = gates_of(a, A, rows, ok, channels, known, cell, both, size, N, WHOLE)
-        writes = writes_of(
-            a, w, rows, ok, channels, known, states, few, groups, group, cell, both, size, N, WHOLE
+        given, _, _, gates, enters = steps_of(
+            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide
         )
-        given = rows_of(x, rows, ok, channels, known, size)
-        gates, enters = tl.associative_scan((gates, writes * given[:, :, None]), 0, then)
-        all_states = enters + gates * h[None, :, :]
-        read = rows_of(c, rows * groups + group, ok, states, few, N)
-        put_rows(y, tl.sum(all_states * read[:, None, :], 2), rows, ok, channels, known, size)
-        h = at_row(all_states, offsets, S - 1)
-    tl.store(final + sequence.to(tl.int64) * size * N + cell, h, mask=both)
-
-
-@triton.jit
-def forward_whole(
-    x, a, w, c, state, y, final, kept, starts, length, size, groups,
-    N: tl.constexpr, BN: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
-):  # fmt: skip
-    """`forward` where a and w are given whole."""
-    forward(
-        x, a, None, w, c, state, y, final, kept, starts, length, size, groups, N, BN, S, BD, PACKED
-    )
+        read = rows_of(c, rows, ok, at_states, few, wide)
+        earlier, h = walk(gates, enters, h, offsets, S)
+        out = sum_of_states((gates * earlier + enters) * by_state(read))
+        put_rows(y, out + past[None, :, :] * given, rows, ok, channels, known, size)
+    tl.store(final + origin + cell, h, mask=both)
 
 
 @triton.jit
 def backward(
-    x, a, rates, w, c, kept, dy, dfinal, dx, da, drates, dw, dc, dstate, starts,
-    length, size, groups,
-    N: tl.constexpr, BN: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
+    x, delta, rates, b, c, skip, kept, dy, dfinal, dx, ddelta, drates, db, dc, dskip, dstate,
+    owners, starts, length, own, groups,
+    N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """λ_t = c_t dy_t + a_{t+1} λ_{t+1} from the last tile to the first; every gradient is a sum of its products.
 
-    Of a whole a and w they are λ h_{t-1} and λ x; dx = Σ_n λ w. With `rates` A: dΔ = Σ_n λ (A a h_{t-1} + b x),
-    dA = Σ_t λ Δ a h_{t-1}, db = Σ λ Δ x. db and dc = Σ dy h are sums over the channels of one program: parts
-    (tile, row, group, N).
+    dx = Σ_n λ Δ b + D dy, dΔ = Σ_n λ (A a h_{t-1} + b x), dA = Σ_t λ Δ a h_{t-1}, dD = Σ_t x dy, db = Σ λ Δ x and
+    dc = Σ dy h: the last two over the channels of one program, parts (row, tile, group, N).
     """
-    WHOLE: tl.constexpr = rates is None
     part, group, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    own = size // groups
-    within = part * BD + tl.arange(0, BD)
-    channels, known = group * own + within, within < own
-    states = tl.arange(0, BN)
-    few = states < N
+    size, wide = own * groups, groups * N
+    within, known = channels_of(own, part, RD, LD)
+    states, few = states_of(N, RN, LN)
+    channels, at_states = group * own + within, group * N + states
+    parts, part_states = tl.num_programs(0) * wide, part * wide + at_states
+    both = few[:, None, None, :] & known[None, :, :, None]
+    cell, inner = cells_of(channels, states, N, 1), cells_of(channels, states, 1, size)
     first, steps = place(starts, sequence, length, PACKED)
-    both = known[:, None] & few[None, :]
-    cell = place_of(group, own, within, states, N, WHOLE)
     origin = sequence.to(tl.int64) * size * N
-    A = 0.0
-    if rates is not None:
-        A = tl.load(rates + cell, mask=both, other=0.0)
+    A = tl.load(rates + cell, mask=both, other=0.0) * LOG2_E
+    past = tl.load(skip + channels, mask=known, other=0.0)
     carried = tl.load(dfinal + origin + cell, mask=both, other=0.0)
-    of_rates = tl.zeros((BD, BN), tl.float32)
-    offsets = tl.arange(0, S)
+    of_rates = tl.zeros((RN, RD, LD, LN), tl.float32)
+    of_skip = tl.zeros((RD, LD), tl.float32)
+    owner, offsets = owner_of(owners, sequence), tl.arange(0, S)
     tiles = (steps + S - 1) // S
-    parts = tl.num_programs(0)
     for turn in range(0, tiles):
-        number = tiles - 1 - turn
-        at = number * S
-        rows = first + at + offsets
+        at = (tiles - 1 - turn) * S
+        keep = kept + (first // KEEP + owner + at // KEEP) * size * N + inner
+        h = tl.load(keep, mask=both, other=0.0)
+        for since in range(at // KEEP * KEEP, at, S):
+            rows = first + since + offsets
+            _, _, _, gates, enters = steps_of(
+                x, delta, A, b, rows, offsets < S, channels, known, at_states, few, size, wide
+            )
+            _, h = walk(gates, enters, h, offsets, S)
         ok = at + offsets < steps
-        h = tl.load(kept + (first // S + sequence + number) * size * N + cell, mask=both, other=0.0)
-        # The states before each step: the scan of what entered one step earlier.
-        late = ok & (offsets > 0)
-        gates = gates_of(a, A, rows - 1, late, channels, known, cell, both, size, N, WHOLE)
-        writes = writes_of(
-            a, w, rows - 1, late, channels, known, states, few, groups, group, cell, both, size, N, WHOLE
-        )  # fmt: skip
-        earlier = rows_of(x, rows - 1, late, channels, known, size)
-        gates, enters = tl.associative_scan((gates, writes * earlier[:, :, None]), 0, then)
-        before = enters + gates * h[None, :, :]
-        given = rows_of(x, rows, ok, channels, known, size)
+        rows = first + at + offsets
+        given, step, write, gates, enters = steps_of(
+            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide
+        )
+        read = rows_of(c, rows, ok, at_states, few, wide)
         up = rows_of(dy, rows, ok, channels, known, size)
-        read = rows_of(c, rows * groups + group, ok, states, few, N)
-        later = gates_of(
-            a, A, rows + 1, at + offsets + 1 < steps, channels, known, cell, both, size, N, WHOLE
-        )
-        later, L = tl.associative_scan(
-            (later, up[:, :, None] * read[:, None, :]), 0, then, reverse=True
-        )
-        L += later * carried[None, :, :]
-        carried = at_row(L, offsets, 0)
-        passed = gates_of(a, A, rows, ok, channels, known, cell, both, size, N, WHOLE) * before
-        writes = writes_of(
-            a, w, rows, ok, channels, known, states, few, groups, group, cell, both, size, N, WHOLE
-        )
-        now = passed + writes * given[:, :, None]
-        place_of_part = (rows * groups + group) * parts + part
-        put_rows(dc, tl.sum(now * up[:, :, None], 1), place_of_part, ok, states, few, N)
-        put_rows(dx, tl.sum(L * writes, 2), rows, ok, channels, known, size)
-        of_writes = L * given[:, :, None]
-        if WHOLE:
-            put_whole_rows(da, L * before, rows, ok, cell, both, size * N)
-            put_whole_rows(dw, of_writes, rows, ok, cell, both, size * N)
-        else:
-            step = rows_of(a, rows, ok, channels, known, size)
-            write = rows_of(w, rows * groups + group, ok, states, few, N)
-            put_rows(dw, tl.sum(of_writes * step[:, :, None], 1), place_of_part, ok, states, few, N)
-            through = L * passed
-            of_step = tl.sum(through * A[None, :, :] + of_writes * write[:, None, :], 2)
-            put_rows(da, of_step, rows, ok, channels, known, size)
-            of_rates += tl.sum(through * step[:, :, None], 0)
-    there = (tl.zeros((1,), tl.int32) == 0) & (steps > 0)
-    gate = gates_of(
-        a, A, tl.zeros((1,), tl.int64) + first, there, channels, known, cell, both, size, N, WHOLE
-    )
-    tl.store(dstate + origin + cell, tl.sum(gate, 0) * carried, mask=both)
-    if rates is not None:
-        tl.store(drates + origin + cell, of_rates, mask=both)
-
-
-@triton.jit
-def backward_whole(
-    x, a, w, c, kept, dy, dfinal, dx, da, dw, dc, dstate, starts, length, size, groups,
-    N: tl.constexpr, BN: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
-):  # fmt: skip
-    """`backward` where a and w are given whole."""
-    backward(
-        x, a, None, w, c, kept, dy, dfinal, dx, da, None, dw, dc, dstate, starts,
-        length, size, groups, N, BN, S, BD, PACKED,
-    )  # fmt: skip
+        earlier, _ = walk(gates, enters, h, offsets, S)
+        passed = gates * earlier
+        of_read = sum_of_channels((passed + enters) * by_channel(up))
+        put_rows(dc, of_read, rows, ok, part_states, few, parts)
+        L, carried = walk_back(gates, by_channel(up) * by_state(read), carried, offsets, S)
+        of_write = sum_of_channels(L * by_channel(step * given))
+        put_rows(db, of_write, rows, ok, part_states, few, parts)
+        of_enters = sum_of_states(L * by_state(write))
+        of_x = step * of_enters + past[None, :, :] * up
+        put_rows(dx, of_x, rows, ok, channels, known, size)
+        of_gates = L * passed
+        of_step = LN_2 * sum_of_states(of_gates * A[None, :, :, :, :]) + given * of_enters
+        put_rows(ddelta, of_step, rows, ok, channels, known, size)
+        of_rates += tl.sum(of_gates * by_channel(step), 0)
+        of_skip += tl.sum(given * up, 0)
+    tl.store(dstate + origin + cell, carried, mask=both)
+    tl.store(drates + origin + cell, of_rates, mask=both)
+    tl.store(dskip + sequence.to(tl.int64) * size + channels, of_skip, mask=known)

@@ -4,9 +4,6 @@ import triton
 import triton.language as tl
 
 from .channel_scan import put_rows, rows_of, then, then_complex
-from .selective import gates_of, writes_of
-from .selective import put_rows as put_channels
-from .selective import rows_of as channels_of
 from .steps import resting, slot_of
 
 
@@ -52,6 +49,21 @@ def scan_step(
 
 
 @triton.jit
+def channels_of(pointer, rows, ok, columns, inside, size):
+    """Rows × columns in float32, zero outside; `rows` counts from the pointer's first."""
+    where = rows[:, None] * size + columns[None, :]
+    return tl.load(pointer + where, mask=ok[:, None] & inside[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def put_channels(pointer, value, rows, ok, columns, inside, size):
+    """Store rows × columns in the pointer's type."""
+    where = rows[:, None] * size + columns[None, :]
+    value = value.to(pointer.dtype.element_ty)
+    tl.store(pointer + where, value, mask=ok[:, None] & inside[None, :])
+
+
+@triton.jit
 def selective_step(
     x, delta, A, b, c, skip, state, slots, y, rows, stride, size, groups,
     N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
@@ -72,24 +84,10 @@ def selective_step(
         cell, both = state + slot * stride + place, known[:, None] & few[None, :]
         rates = tl.load(A + place, mask=both, other=0.0)
         h = tl.load(cell, mask=both, other=0.0)
-        gates = gates_of(delta, rates, row, ok, channels, known, place, both, size, N, False)
-        writes = writes_of(
-            delta,
-            b,
-            row,
-            ok,
-            channels,
-            known,
-            states,
-            few,
-            groups,
-            group,
-            place,
-            both,
-            size,
-            N,
-            False,
-        )
+        step = channels_of(delta, row, ok, channels, known, size)
+        write = channels_of(b, row * groups + group, ok, states, few, N)
+        gates = tl.exp(step[:, :, None] * rates[None, :, :])
+        writes = step[:, :, None] * write[:, None, :]
         given = channels_of(x, row, ok, channels, known, size)
         _, now = then(gates, h[None, :, :], gates, writes * given[:, :, None])
         tl.store(cell, tl.sum(now, 0), mask=both)

@@ -19,7 +19,7 @@ def narrow(of_all: Callable[..., Tile]) -> Callable[..., Tile]:
         tile = of_all(*given)
         channels = {
             name: min(4, int(tile.constants[name]))
-            for name in ("BC", "BD")
+            for name in ("BC", "BD", "LD")
             if name in tile.constants
         }
         return replace(tile, constants={**tile.constants, **channels})

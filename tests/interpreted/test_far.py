@@ -161,15 +161,17 @@ def test_selective_scan(place: int) -> None:
     time |= {each: drawn(*lead, 1, 2) for each in ("b", "c")}
     time |= {each: drawn(*lead, 1, 1, 2) for each in ("db", "dc")}
     rest = {each: drawn(1, 2, 2) for each in ("state", "final", "dfinal", "dA", "dstate")}
-    rest["A"] = -drawn(2, 2).abs()
-    names = ("state y final", "dy dfinal dx da dA db dc dstate")[place].split()
+    rest |= {"A": -drawn(2, 2).abs(), "skip": drawn(2), "dskip": drawn(1, 2)}
+    names = ("state y final", "dy dfinal dx da dA db dc dskip dstate")[place].split()
 
     def launch(packing: Packing, given: dict[str, Tensor]) -> None:
-        inputs = [given[each] for each in ("x", "delta", "A", "b", "c")]
+        inputs = [given[each] for each in ("x", "delta", "A", "b", "c", "skip")]
         kept = kept_for(packing, drawn(1, 2, 2))
         own = [given[each] for each in names]
         own = [*own, kept] if place == 0 else [kept, *own]
-        selective.Quantities(*inputs, given["state"], packing).launch(place, *inputs, *own)
+        *tensors, skip = inputs
+        q = selective.Quantities(*tensors, given["state"], skip, packing)
+        q.launch(place, *inputs, *own, None)
 
     law(launch, time, rest)
 
@@ -188,7 +190,9 @@ def test_elementwise_scan(forward: bool) -> None:
         own = [given[each] for each in names]
         own = [*own, kept] if forward else [kept, *own]
         program = elementwise.FORWARD if forward else elementwise.BACKWARD
-        elementwise.Quantities(*inputs, given["state"], packing).launch(program, *inputs, *own)
+        elementwise.Quantities(*inputs, given["state"], packing).launch(
+            program, *inputs, *own, None
+        )
 
     law(launch, time, rest)
 

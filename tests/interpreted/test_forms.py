@@ -22,7 +22,14 @@ from dsf.forms import run
 from dsf.forms.base import Form
 from dsf.forms.bounds import error_bound
 from dsf.kernels.decay import scalar, scalar_form
-from dsf.kernels.scans import channel, channel_form, elementwise, selective, selective_form
+from dsf.kernels.scans import (
+    channel,
+    channel_form,
+    elementwise,
+    segments,
+    selective,
+    selective_form,
+)
 from dsf.mixers.aaren import AAREN
 from dsf.mixers.architecture import Architecture
 from dsf.mixers.lightning import LIGHTNING
@@ -129,15 +136,18 @@ class FactorsPrograms(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta, A, b, c, state):
         FactorsPrograms.runs += 1
-        y, final, kept = selective.forward(selective.Quantities.of(x, delta, A, b, c, state, None))
+        skip = A.new_zeros(len(A))
+        quantities = selective.Quantities.of(x, delta, A, b, c, state, skip, None)
+        y, final, kept = selective.forward(quantities)
         ctx.save_for_backward(x, delta, A, b, c, state, kept)
         return y, final
 
     @staticmethod
     def backward(ctx, dy, dfinal):
         x, delta, A, b, c, state, kept = ctx.saved_tensors
-        quantities = selective.Quantities.of(x, delta, A, b, c, state, None)
-        return selective.backward(quantities, kept, dy, dfinal)
+        skip = A.new_zeros(len(A))
+        quantities = selective.Quantities.of(x, delta, A, b, c, state, skip, None)
+        return selective.backward(quantities, kept, dy, dfinal)[:6]
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -193,13 +203,17 @@ def test_a_delta_that_writes_alone_is_not_that_of_the_gates(monkeypatch) -> None
     assert all(bool(x.abs().sum() > 0) for x in found) and not FactorsPrograms.runs
 
 
+@pytest.mark.parametrize("segment", [None, 16], ids=["one walk", "in segments"])
 @pytest.mark.parametrize(
-    ("heads", "keys", "values", "length"), [(3, 3, 5, 1), (1, 9, 7, 18), (2, 1, 2, 0)]
+    ("heads", "keys", "values", "length"),
+    [(3, 3, 5, 1), (1, 9, 7, 18), (2, 1, 2, 0), (1, 2, 3, 50)],
 )
 def test_selective_scan_runs_any_elementwise_gate(
-    heads: int, keys: int, values: int, length: int, monkeypatch
+    heads: int, keys: int, values: int, length: int, segment: int | None, monkeypatch
 ) -> None:
     """Gates of either sign and exact zeros; sizes that are no powers of two; several tiles of channels."""
+    if segment is not None:
+        monkeypatch.setattr(segments, "steps_of_segment", lambda *_: segment)
     monkeypatch.setattr(selective_form, "elementwise_scan", SelectiveScanPrograms.apply)
     draw = torch.Generator().manual_seed(heads)
     gates = 2 * torch.rand(1, length, heads, keys, values, generator=draw) - 1

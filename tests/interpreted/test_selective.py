@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
@@ -17,6 +17,8 @@ from dsf.forms.bounds import error_bound
 from dsf.forms.recurrent import Recurrent
 from dsf.kernels.scans import selective
 from dsf.kernels.triton_code import selective as code
+from dsf.kernels.triton_code import selective_segments
+from dsf.kernels.triton_code.selective_tiles import walk, walk_back
 from dsf.mixers import s6
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
 from dsf.state import State
@@ -34,6 +36,7 @@ class Row:
     dtype: torch.dtype = torch.float32
     starts: tuple[int, ...] | None = None
     rate: float = 1.0
+    segment: int | None = None
 
 
 ROWS = (
@@ -51,13 +54,24 @@ ROWS = (
     Row("float16", dtype=torch.float16, channels=2),
     Row("bfloat16", dtype=torch.bfloat16, channels=2),
 )
-NAMES = ("x", "delta", "A", "b", "c", "states")
+CUT = {
+    "odd length, two in a batch": 16,
+    "several tiles of steps": 16,
+    "packed, one empty": 16,
+    "fast rates": 16,
+}
+IN_SEGMENTS = tuple(
+    replace(row, name=f"{row.name}, in segments", segment=CUT[row.name])
+    for row in ROWS
+    if row.name in CUT
+)
+NAMES = ("x", "delta", "A", "b", "c", "states", "skip")
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     row: Row
-    leaves: tuple[Tensor, ...]  # x, delta, A, b, c, state
+    leaves: tuple[Tensor, ...]  # x, delta, A, b, c, state, skip
     dy: Tensor
     dfinal: Tensor
 
@@ -78,7 +92,7 @@ def drawn(row: Row) -> Case:
     x, delta = normal(*lead, D).to(row.dtype), normal(*lead, D).abs().to(row.dtype)
     A = -row.rate * torch.rand((D, N), generator=draw)
     b, c = (normal(*lead, row.groups, N).to(row.dtype) for _ in range(2))
-    leaves = (x, delta, A, b, c, normal(sequences, D, N))
+    leaves = (x, delta, A, b, c, normal(sequences, D, N), normal(D))
     return Case(row, leaves, normal(*lead, D).to(row.dtype), normal(sequences, D, N))
 
 
@@ -106,8 +120,8 @@ def multiplied_out(system: System) -> System:
 def law_within_bounds(row: Row) -> None:
     """Outputs, last states and all gradients within the bounds of the recurrence in float64."""
     case = drawn(row)
-    y, final, kept = selective.forward(case.quantities)
-    found = selective.backward(case.quantities, kept, case.dy, case.dfinal)
+    y, final, kept = selective.forward(case.quantities, steps=row.segment)
+    found = selective.backward(case.quantities, kept, case.dy, case.dfinal, steps=row.segment)
     own = row.channels // row.groups
     sums = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
     limits = [torch.zeros(x.shape, dtype=torch.float64) for x in case.leaves]
@@ -116,27 +130,29 @@ def law_within_bounds(row: Row) -> None:
             at = slice(group * own, (group + 1) * own)
             places = (
                 (slice(None), steps, at), (slice(None), steps, at), (at,),
-                (slice(None), steps, group), (slice(None), steps, group), (sequences, at),
+                (slice(None), steps, group), (slice(None), steps, group), (sequences, at), (at,),
             )  # fmt: skip
             inputs = [leaf[p] for leaf, p in zip(case.leaves, places, strict=True)]
             up, last = case.dy[:, steps, at].float(), case.dfinal[sequences, at]
             wide = [each.double().requires_grad_() for each in inputs]
             start = State(wide[5].mT[:, None])
-            outputs, end = dsf.run(s6(*wide[1:5]), wide[0][:, :, None], start, form="recurrent")
+            outputs, end = dsf.run(
+                s6(*wide[1:5], skip=wide[6]), wide[0][:, :, None], start, form="recurrent"
+            )
             results = (outputs[:, :, 0], end.memory[:, 0].mT)
             exact = torch.autograd.grad(
                 results, wide, (up.double(), last.double()), allow_unused=True
             )
             told = [each.float() for each in inputs]
             bounds = error_bound(
-                multiplied_out(s6(*told[1:5])), told[0][:, :, None], State(told[5].mT[:, None]),
+                multiplied_out(s6(*told[1:5], skip=told[6])), told[0][:, :, None], State(told[5].mT[:, None]),
                 form=Scanned(), cotangents=(up[:, :, None], last.mT[:, None]),
             )  # fmt: skip
             rounded = 2 * unit_roundoff(row.dtype)
             limit = bounds.outputs[:, :, 0] + rounded * results[0].abs()
             require_within(y[:, steps, at], results[0], limit, "outputs")
             require_within(final[sequences, at], results[1], bounds.memory[:, 0].mT, "last states")
-            shares = through(bounds.gradients, told)
+            shares = through(bounds.gradients, told, up.double())
             for i, (place, value, bound) in enumerate(zip(places, exact, shares, strict=True)):
                 sums[i][place] += 0 if value is None else value
                 limits[i][place] += bound
@@ -145,18 +161,21 @@ def law_within_bounds(row: Row) -> None:
         require_within(one, value, bound + rounded, f"gradient of {name}")
 
 
-def through(gradients: tuple[Tensor, ...], told: list[Tensor]) -> list[Tensor]:
-    """Bounds for x, Δ, A, b, c and the states from those for log Λ = ΔA, B = Δb, C, tokens and memory."""
+def through(gradients: tuple[Tensor, ...], told: list[Tensor], up: Tensor) -> list[Tensor]:
+    """Bounds for x, Δ, A, b, c, the states and D from those for log Λ = ΔA, B = Δb, C, tokens and memory."""
     of_gate, of_write, of_read, of_tokens, of_memory = gradients
-    _, delta, A, b, _, _ = (each.double() for each in told)
+    x, delta, A, b, *_, skip = (each.double() for each in told)
+    u = unit_roundoff(torch.float32)
     gates, writes = of_gate[:, :, 0], of_write[:, :, 0]  # (B, T, N, D)
     of_delta = (gates * A.mT.abs()).sum(2) + (writes * b.abs()[..., None]).sum(2)
     of_A = (gates * delta.abs()[:, :, None]).sum((0, 1)).mT
     of_b = (writes * delta.abs()[:, :, None]).sum(3)
-    return [of_tokens[:, :, 0], of_delta, of_A, of_b, of_read[:, :, 0], of_memory[:, 0].mT]
+    of_x = of_tokens[:, :, 0] + 2 * u * (skip * up).abs()
+    of_skip = (2 + x[:, :, 0].numel()) * u * (x * up).abs().sum((0, 1))
+    return [of_x, of_delta, of_A, of_b, of_read[:, :, 0], of_memory[:, 0].mT, of_skip]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", (*ROWS, *IN_SEGMENTS), ids=lambda row: row.name)
 def test_within_bounds_of_the_recurrence(row: Row) -> None:
     law_within_bounds(row)
 
@@ -167,7 +186,9 @@ def test_exact_rationals() -> None:
     whole = [torch.randint(-3, 4, (1, 18, 1, 2), generator=draw).float() for _ in range(4)]
     x, delta = (each[:, :, 0] for each in whole[:2])
     y, final, _ = selective.forward(
-        selective.Quantities.of(x, delta, torch.zeros(2, 2), whole[2], whole[3], None, None)
+        selective.Quantities.of(
+            x, delta, torch.zeros(2, 2), whole[2], whole[3], None, torch.zeros(2), None
+        )
     )
     for d in range(2):
         h = [Fraction(0), Fraction(0)]
@@ -182,8 +203,8 @@ def test_exact_rationals() -> None:
 def test_forward_and_backward_are_adjoint() -> None:
     """⟨dy, L x⟩ + ⟨dh, M x⟩ = ⟨dx, x⟩ for the map of x alone, from an empty state."""
     case = drawn(ROWS[0])
-    x, *rest, state = case.leaves
-    q = selective.Quantities.of(x, *rest, torch.zeros_like(state), None)
+    x, *rest, state, skip = case.leaves
+    q = selective.Quantities.of(x, *rest, torch.zeros_like(state), skip, None)
     y, final, kept = selective.forward(q)
     dx = selective.backward(q, kept, case.dy, case.dfinal)[0]
     pairs = ((case.dy, y), (case.dfinal, final))
@@ -194,16 +215,25 @@ def test_forward_and_backward_are_adjoint() -> None:
 
 
 @triton.jit
-def in_the_wrong_order(a, b, later_a, later_b):
-    return later_a * a, a * later_b + b
+def walk_from_zero(gates, enters, h, offsets, S: tl.constexpr):
+    return walk(gates, enters, 0.0 * h, offsets, S)
 
 
 @triton.jit
-def first_row(tile, offsets, at):
-    return tl.sum(tl.where((offsets == 0)[:, None, None], tile, 0.0), 0)
+def walk_back_from_zero(gates, above, carried, offsets, S: tl.constexpr):
+    return walk_back(gates, above, 0.0 * carried, offsets, S)
 
 
-PLANTED = {"then": in_the_wrong_order, "at_row": first_row}
+@triton.jit
+def sum_of_half_the_channels(tile):
+    return tl.sum(tl.sum(tile, 2), 2) / 2
+
+
+PLANTED = {
+    "walk": walk_from_zero,
+    "walk_back": walk_back_from_zero,
+    "sum_of_channels": sum_of_half_the_channels,
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -211,3 +241,45 @@ def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
     monkeypatch.setattr(code, name, PLANTED[name])
     with pytest.raises(BoundExceeded):
         law_within_bounds(ROWS[0])
+
+
+@triton.jit
+def not_carried(
+    states, decays, given, segments, size, BC: tl.constexpr, REVERSE: tl.constexpr
+):  # fmt: skip
+    pass
+
+
+@triton.jit
+def without_decay(
+    states, decays, given, segments, size, BC: tl.constexpr, REVERSE: tl.constexpr
+):  # fmt: skip
+    sequence, cells = tl.program_id(2), tl.arange(0, BC)
+    first, stop = tl.load(segments + sequence), tl.load(segments + sequence + 1)
+    h = tl.load(given + sequence * size + cells, mask=cells < size, other=0.0)
+    for turn in range(first, stop):
+        at = stop - 1 - (turn - first) if REVERSE else turn
+        added = tl.load(states + at * size + cells, mask=cells < size, other=0.0)
+        tl.store(states + at * size + cells, h, mask=cells < size)
+        h += added
+
+
+@pytest.mark.parametrize("bug", [not_carried, without_decay], ids=["not carried", "no decay"])
+@pytest.mark.parametrize("row", IN_SEGMENTS[:3], ids=lambda row: row.name)
+def test_planted_bugs_of_segments_are_caught(bug, row: Row, monkeypatch) -> None:
+    monkeypatch.setattr(selective_segments, "over", bug)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(row)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["forward", "backward"])
+def test_segments_keep_the_states_that_one_walk_keeps(place: int) -> None:
+    """Either pass may be cut, and the other not: a state is kept where the steps are, not the segments."""
+    case = drawn(next(row for row in ROWS if row.name == "packed, one empty"))
+    q = case.quantities
+    steps = (None, 16) if place else (16, None)
+    _, _, kept = selective.forward(q, steps=steps[0])
+    found = selective.backward(q, kept, case.dy, case.dfinal, steps=steps[1])
+    exact = selective.backward(q, selective.forward(q)[2], case.dy, case.dfinal)
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one, other)
