@@ -1,7 +1,8 @@
 r"""Decay per key in chunks: h_i = Diag(e^{g_i}) h_{i-1} + k_i v_iᵀ, forward and backward on a GPU.
 
-Outputs are y_i = s h_iᵀ q_i or, with a bonus u, y_i = s (h_{i-1} + Diag(u) k_i v_iᵀ)ᵀ q_i. The programs are in
-`triton_code/diagonal_decay.py`; here are their contract and their launches. GLA, HGRN2 and RWKV-6 are of this form.
+Outputs are y_i = s h_iᵀ q_i or, with a bonus u, y_i = s (h_{i-1} + Diag(u) k_i v_iᵀ)ᵀ q_i. A walk keeps the
+state before every chunk and one back the gradient of that after it; all else is done for all chunks at once. The
+programs are in `triton_code/diagonal_*.py`; here are their launches. GLA, HGRN2 and RWKV-6 are of this form.
 """
 
 from __future__ import annotations
@@ -14,68 +15,21 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.shapes import repeated, shared
+from dsf.kernels.contract import Kernel, Program
+from dsf.kernels.shapes import shared
+from dsf.registry import resolve
 
-from .chunks import Chunked, gradients, program_of, tile_of
-from .chunks import forward as forward
-from .key_gates import PROGRAM as GATES
-from .key_gates import of_key_gates
-from .key_gates import tile_for as tile_for_gates
+from .chunks import Chunked, parts
+from .diagonal_programs import ALL, CHUNK, PROGRAMS, tile_for
 
-CODE = "dsf.kernels.triton_code.diagonal_decay"
-
-
-def _programs(before: int) -> dict[str, Program]:
-    """Forward and backward, where steps are read after their update or before it."""
-    flags, results = {"BEFORE": before}, "q k v g state o final"
-    forward = (f"{results} bonus", "") if before else (results, "bonus")
-    of_writes = "q k v g do dfinal dk dv dstate"
-    made = (
-        program_of(CODE, "forward", forward[0], "q k v", left_out=forward[1], flags=flags),
-        program_of(CODE, "backward_of_reads", "k v g state do dq", "k v", flags=flags),
-        program_of(CODE, "backward_of_writes", of_writes, "q k v", flags=flags),
-    )
-    return {program.name: program for program in made}
-
-
-PROGRAMS, READ_BEFORE = _programs(0), _programs(1)
-_NAMES = tuple(PROGRAMS)
-
-# (steps, keys, values, warps) of each program, by architecture: the largest found without a spill on heads of any size
-# (`dsf kernels report` shows what they use). Exact products where three of TF32 spill.
-_HALF = {
-    80: ((16, 64, 32, 4), (16, 64, 32, 4), (16, 32, 32, 8)),
-    90: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
-    100: ((16, 64, 64, 4), (16, 64, 64, 4), (16, 64, 32, 8)),
-}
-_WIDE = {
-    80: ((16, 32, 32, 8), (16, 32, 32, 8), (16, 64, 32, 8)),
-    90: ((16, 64, 32, 8), (16, 64, 32, 8), (16, 64, 32, 8)),
-    100: ((16, 32, 16, 8), (16, 64, 32, 8), (16, 16, 32, 8)),
-}
-_EXACT = {"backward_of_writes"}
-
-
-def tile_for(
-    program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
-) -> Tile:
-    """The tile of a program for these head sizes; as many values as keys where they are not given."""
-    if program.name == GATES.name:
-        return tile_for_gates(keys)
-    wide, place = dtype == "float32", _NAMES.index(program.name)
-    steps, of_keys, of_values, warps = (_WIDE if wide else _HALF)[architecture][place]
-    exact = wide and program.name in _EXACT
-    tile = tile_of(keys, values or keys, of_keys, (steps, of_values, warps), wide, exact)
-    return replace(tile, constants={**tile.constants, "LEVELS": steps.bit_length() - 1})
-
+Known = dict[str, Tensor | None]
 
 KERNEL = Kernel(
     name="diagonal-decay",
-    title="Chunks of decay per key, by halves, the state in registers",
+    title="Chunks of decay per key, by halves, all at once; states in a walk",
     admits="Λ is Diagonal, real and not negative; read after the update, or before it with a bonus",
     form="chunkwise",
-    programs=(*PROGRAMS.values(), *READ_BEFORE.values(), GATES),
+    programs=ALL,
     tile=tile_for,
     source="Yang et al. 2023 (arXiv 2312.06635), chunks in chunks; Peng et al. 2024 (arXiv 2404.05892)",
 )
@@ -83,7 +37,11 @@ KERNEL = Kernel(
 
 @dataclass(frozen=True, eq=False)
 class Quantities(Chunked):
-    """The quantities of a run, with g (B, T, H, K) and, for reads before the update, a bonus (H, K)."""
+    """The quantities of a run, with g (B, T, H, K) and, for reads before the update, a bonus (H, K).
+
+    What is kept of chunks lies in `slots`: those of a packed sequence from ⌊start / steps⌋ + its number, and `owners`
+    says which sequence has each.
+    """
 
     bonus: Tensor | None = None
 
@@ -111,8 +69,25 @@ class Quantities(Chunked):
         return replace(found, bonus=bonus.float().contiguous())
 
     @property
-    def further(self) -> dict[str, object]:
-        return {"BEFORE": self.bonus is not None, "bonus": self.bonus}
+    def slots(self) -> int:
+        count, length = self.packing.sequences, self.packing.length
+        if self.packing.starts is None:
+            return count * -(-length // CHUNK)
+        return length // CHUNK + count if count else 0
+
+    @property
+    def owners(self) -> Tensor | None:
+        starts = self.packing.starts
+        if starts is None:
+            return None
+        numbers = torch.arange(self.slots, device=starts.device)
+        first = starts[:-1] // CHUNK + numbers[: self.packing.sequences]
+        return torch.searchsorted(first, numbers, right=True) - 1
+
+    def kept(self, *sizes: int, upcast: bool) -> Tensor:
+        """Room for something of every chunk and head, in the type of the data."""
+        dtype = torch.float32 if upcast else self.v.dtype
+        return self.v.new_empty(self.slots, self.heads, *sizes, dtype=dtype)
 
 
 def check_bonus(bonus: Tensor, g: Tensor) -> None:
@@ -125,31 +100,88 @@ def check_bonus(bonus: Tensor, g: Tensor) -> None:
         raise InvalidInput(f"`bonus` is on {bonus.device}, `g` on {g.device}; use one device")
 
 
+def run(x: Quantities, name: str, upcast: bool, given: Mapping[str, Tensor | None]) -> None:
+    """Run a program for each head, each sequence (a walk) or slot, and each tile of keys, of values or of both."""
+    tile = x.tile(name)
+    of_keys, of_values = int(tile.constants["KT"]), parts(x.v, tile)
+    grid = x.heads * {
+        "pairs": x.slots,
+        "of_pairs": x.slots,
+        "outputs": x.slots * of_values,
+        "of_values": x.slots * of_values,
+        "of_keys": x.slots * of_keys,
+    }.get(name, x.packing.sequences * of_keys * of_values)
+    if not grid:
+        return
+    function = resolve(x.programs[name].function)
+    known = {
+        **{
+            each: getattr(x, each)
+            for each in ("q", "k", "v", "g", "state", "bonus", "scale", "heads")
+        },
+        **{f"{each}_heads": getattr(x, each).shape[2] for each in "qkv"},
+        **{"starts": x.packing.starts, "length": x.packing.length, "UPCAST": upcast},
+        **{"BEFORE": x.bonus is not None, "PACKED": x.packing.starts is not None},
+        **tile.constants,
+        **given,
+    }
+    asked = {each: known[each] for each in function.arg_names}
+    function[(grid,)](**asked, num_warps=tile.warps, num_stages=tile.stages)
+
+
+def prepared(x: Quantities, upcast: bool) -> Known:
+    """What `pairs` makes of every chunk, and the states before them with the final ones."""
+    keys, dtype = x.q.shape[-1], torch.float32 if upcast else x.v.dtype
+    near_q, near_k = (x.g.new_empty(x.g.shape, dtype=dtype) for _ in range(2))
+    found: Known = {
+        **{"reads": x.kept(CHUNK, CHUNK, upcast=upcast), "near_q": near_q, "near_k": near_k},
+        **{"whole": x.g.new_empty(x.slots, x.heads, keys), "owners": x.owners},
+        **{"before": x.kept(*x.state.shape[2:], upcast=upcast), "final": torch.empty_like(x.state)},
+    }
+    run(x, "pairs", upcast, found)
+    run(x, "states", upcast, found)
+    return found
+
+
+def forward(x: Quantities, *, upcast: bool = False) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, H, V) in the type of v, and the final states (N, H, K, V) in float32."""
+    found = prepared(x, upcast)
+    o, final = x.v.new_empty(*x.v.shape[:2], x.heads, x.v.shape[-1]), found["final"]
+    run(x, "outputs", upcast, found | {"o": o})
+    assert final is not None
+    return o, final
+
+
 def backward(
-    x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
+    x: Quantities, do: Tensor, dfinal: Tensor, *, upcast: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of q, k, v, g, the initial state and the bonus, for those of the outputs and final states.
 
     Those of heads that share q, k or v are summed in float32.
     """
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
-    dq, dk, dv, dstate = gradients(x, do, dfinal, upcast=upcast)
-    inner = (dfinal.double() * final.double()).sum(-1)
-    # The bonus has no path through a gate: it is added after the gradient of the gates.
-    told = {"before": x.bonus is not None, "upcast": upcast}
-    dg = of_key_gates(x.q, x.k, dq, dk, x.g, inner, x.packing, **told)
-    dbonus = None if x.bonus is None else add_bonus(x, x.bonus, do, dq, dk, dv)
-    return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate, dbonus
+    found, after = prepared(x, upcast), x.kept(*x.state.shape[2:], upcast=upcast)
+    dq, dk, dv = (per_head(y, x.heads) for y in (x.q, x.k, x.v))
+    dg, dstate, dbonus = torch.empty_like(x.g), torch.empty_like(x.state), None
+    if x.bonus is not None:  # zero in slots between packed sequences
+        dbonus = x.g.new_zeros(x.slots, *x.bonus.shape)
+    found |= {"do": do, "dfinal": dfinal, "after": after, "dstate": dstate}
+    found |= {"dq": dq, "dk": dk, "dv": dv, "dg": dg, "dbonus": dbonus}
+    found |= {"meetings": x.kept(CHUNK, CHUNK, upcast=upcast)}
+    found |= {"self_meetings": x.g.new_empty(x.g.shape[:3])}
+    for name in ("state_gradients", "of_values", "of_pairs", "of_keys"):
+        run(x, name, upcast, found)
+    if dbonus is not None:
+        dbonus = dbonus.sum(0, dtype=torch.float64).float()
+    return together(dq, x.q), together(dk, x.k), together(dv, x.v), dg, dstate, dbonus
 
 
-def add_bonus(
-    x: Quantities, bonus: Tensor, do: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
-) -> Tensor:
-    """Add to dq, dk and dv what y_i += s (q_i · Diag(u) k_i) v_i gives them, and return the gradient of u."""
-    q, k, v = (repeated(each, x.heads).float() for each in (x.q, x.k, x.v))
-    do, both = do.float(), q * k
-    own = x.scale * (do * v).sum(-1, keepdim=True)
-    dq += own * bonus * k
-    dk += own * bonus * q
-    dv += x.scale * (bonus * both).sum(-1, keepdim=True) * do
-    return (own * both).sum((0, 1), dtype=torch.float64).to(bonus.dtype)
+def per_head(x: Tensor, heads: int) -> Tensor:
+    """Room for the gradient of every head: in the type of x, in float32 where it is still to be summed."""
+    dtype = x.dtype if x.shape[2] == heads else torch.float32
+    return x.new_empty(*x.shape[:2], heads, x.shape[3], dtype=dtype)
+
+
+def together(gradient: Tensor, like: Tensor) -> Tensor:
+    """The gradient of what heads share, a sum over them."""
+    return gradient if gradient.shape == like.shape else shared(gradient, like)

@@ -72,8 +72,8 @@ def _forward(*inputs):
     return chunks.forward(_quantities(*inputs))
 
 
-def _backward(do, dfinal, final, *inputs):
-    *found, of_bonus = chunks.backward(_quantities(*inputs), do, dfinal, final)
+def _backward(do, dfinal, *inputs):
+    *found, of_bonus = chunks.backward(_quantities(*inputs), do, dfinal)
     bonus = inputs[5]
     return (*found, torch.zeros_like(bonus) if of_bonus is None else of_bonus.to(bonus.dtype))
 
@@ -86,7 +86,6 @@ _signature = Signature(
     "diagonal_decay",
     ("q", "k", "v", "g", "state", "bonus"),
     ("float scale", "bool before", "Tensor? starts"),
-    kept=(1,),
 )
 _operator = define(
     _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, _run), shapes=_shapes

@@ -1,8 +1,9 @@
 """Products of decays per key in a chunk, by halves: shared by every chunked kernel with a decay per key.
 
-A decay between two steps of a chunk is split where the two part: in the smallest block of 2^l steps that holds both,
-at its middle. Every factor is then a product of decays, at most one where logs are not positive: no exponent is
-positive, none is a difference, and an exact zero is a factor of zero.
+A decay between two steps of a chunk is split where the two part: in the smallest block of 2^(l + 1) steps that holds
+both, at its middle. Every factor is then a product of decays, at most one where logs are not positive: no exponent is
+positive, none is a difference, and an exact zero is a factor of zero. Levels l are a loop of the machine: made one
+after the other, what all of them need would fill the registers.
 """
 
 import triton
@@ -22,30 +23,43 @@ def alone(logs, BEFORE: tl.constexpr):
 
 
 @triton.jit
-def joined(reach, onward, whole, C: tl.constexpr, BK: tl.constexpr, S: tl.constexpr):
-    """Blocks of 2 S steps from neighbours of S: the right's reads reach across the left, the left's writes the right.
-
-    `whole` is (C / S, K) and becomes (C / 2 S, K).
-    """
-    PAIRS: tl.constexpr = C // (2 * S)
-    pairs = tl.reshape(whole, (PAIRS, 2, BK))
-    is_left = (tl.arange(0, 2) == 0)[None, :, None]
-    left = tl.sum(tl.where(is_left, pairs, 0.0), 1)
-    right = tl.sum(tl.where(is_left, 0.0, pairs), 1)
-    in_left = is_left[:, :, None, :]
-    reach = tl.reshape(reach, (PAIRS, 2, S, BK))
-    reach = tl.where(in_left, reach, reach * left[:, None, None, :])
-    onward = tl.reshape(onward, (PAIRS, 2, S, BK))
-    onward = tl.where(in_left, onward * right[:, None, None, :], onward)
-    return tl.reshape(reach, (C, BK)), tl.reshape(onward, (C, BK)), left * right
+def exchanged(whole, C: tl.constexpr, BK: tl.constexpr, S: tl.constexpr):
+    """Each half's rows for those of the half beside it, halves of S rows that are the same."""
+    pairs = tl.reshape(whole.to(tl.int32, bitcast=True), (C // (2 * S), 2, S, BK))
+    both = tl.sum(pairs, 1)[:, None]  # of bits as integers: what remains without one's own is exact
+    return tl.reshape(both - pairs, (C, BK)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def parted(table, rows, LEVEL: tl.constexpr):
-    """The entries (i, j) of a table (C, C) with j in the left and i in the right half of one block of 2^(LEVEL + 1).
+def joined(
+    reach, onward, whole, offsets, level, C: tl.constexpr, BK: tl.constexpr, LEVELS: tl.constexpr
+):
+    """Blocks of two neighbours: the right's reads reach across the left, the left's writes the right."""
+    beside = whole
+    for each in tl.static_range(LEVELS):
+        if level == each:
+            beside = exchanged(whole, C, BK, 1 << each)
+    right = is_right(offsets, level)
+    reach = tl.where(right, reach * beside, reach)
+    onward = tl.where(right, onward, onward * beside)
+    return reach, onward, whole * beside
 
-    `rows` start at a multiple of C.
-    """
-    half, block = rows >> LEVEL, rows >> (LEVEL + 1)
-    keep = (block[:, None] == block[None, :]) & (half[:, None] > half[None, :])
-    return tl.where(keep, table, 0.0)
+
+@triton.jit
+def is_right(offsets, level):
+    """Which rows (C, 1) lie in right halves of blocks of 2^(level + 1)."""
+    return ((offsets >> level) % 2 == 1)[:, None]
+
+
+@triton.jit
+def within(offsets, level):
+    """Which steps i and j (C, C) lie in one block of 2^level."""
+    block = offsets >> level
+    return block[:, None] == block[None, :]
+
+
+@triton.jit
+def across(table, offsets, level):
+    """The entries (i, j) of a table (C, C) with i and j in different halves of one block of 2^(level + 1)."""
+    half = offsets >> level
+    return tl.where((half[:, None] ^ half[None, :]) == 1, table, 0.0)

@@ -18,8 +18,13 @@ from dsf.forms.bounds import error_bound
 from dsf.kernels.decay import diagonal
 from dsf.kernels.decay.diagonal_form import DiagonalDecay
 from dsf.kernels.shapes import repeated
-from dsf.kernels.triton_code import diagonal_decay as code
-from dsf.kernels.triton_code import halves
+from dsf.kernels.triton_code import (
+    diagonal_keys,
+    diagonal_pairs,
+    diagonal_states,
+    diagonal_values,
+    halves,
+)
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
 from dsf.state import State
 from dsf.structure import Diagonal
@@ -59,6 +64,12 @@ ROWS = (
     Row("one query for two heads, bonus", heads=(2, 1, 2, 2), length=9, bonus=True),
     Row("packed, one empty", length=33, starts=(0, 0, 20, 33)),
     Row("packed, one empty, bonus", length=33, starts=(0, 0, 20, 33), bonus=True),
+    Row("whole chunks", length=128),
+    Row("several chunks, bonus", length=131, bonus=True),
+    Row("several chunks, exact zeros", length=131, zero=True, bonus=True),
+    Row("several chunks, small gates", length=200, gates=1e-3, dtype=torch.bfloat16),
+    Row("several chunks, packed", length=200, starts=(0, 0, 65, 65, 129, 200), keys=24, bonus=True),
+    Row("several chunks and tiles", length=70, heads=(2, 1, 2, 1), keys=70, values=130),
     Row("tiny gates", gates=1e-6),
     Row("huge gates", gates=300.0),
     Row("huge gates, bonus", gates=300.0, bonus=True),
@@ -192,7 +203,7 @@ def launched(case: Case) -> tuple[Tensor | None, ...]:
     """Outputs, final states and the six gradients, as the programs compute them."""
     x, narrow = case.quantities, case.row.dtype == torch.bfloat16
     o, final = diagonal.forward(x, upcast=narrow)
-    return o, final, *diagonal.backward(x, case.do, case.dfinal, final, upcast=narrow)
+    return o, final, *diagonal.backward(x, case.do, case.dfinal, upcast=narrow)
 
 
 def law_within_bounds(row: Row) -> None:
@@ -296,63 +307,83 @@ def without_its_own_decay(logs, BEFORE: tl.constexpr):
 
 
 @triton.jit
-def across_both_halves(table, rows, LEVEL: tl.constexpr):
-    block = rows >> (LEVEL + 1)
-    keep = (block[:, None] == block[None, :]) & (rows[:, None] > rows[None, :])
-    return tl.where(keep, table, 0.0)
+def across_every_block(table, offsets, level):
+    half = offsets >> level
+    return tl.where(half[:, None] % 2 != half[None, :] % 2, table, 0.0)
 
 
 @triton.jit
-def never_joined(reach, onward, whole, C: tl.constexpr, BK: tl.constexpr, S: tl.constexpr):
-    _, _, pairs = right_joined(reach, onward, whole, C, BK, S)
+def within_larger_blocks(offsets, level):
+    block = offsets >> (level + 1)
+    return block[:, None] == block[None, :]
+
+
+@triton.jit
+def never_joined(
+    reach, onward, whole, offsets, level, C: tl.constexpr, BK: tl.constexpr, LEVELS: tl.constexpr
+):
+    _, _, pairs = right_joined(reach, onward, whole, offsets, level, C, BK, LEVELS)
     return reach, onward, pairs
 
 
 @triton.jit
-def forgetting_the_whole(reach, onward, whole, C: tl.constexpr, BK: tl.constexpr, S: tl.constexpr):
-    reach, onward, pairs = right_joined(reach, onward, whole, C, BK, S)
+def forgetting_the_whole(
+    reach, onward, whole, offsets, level, C: tl.constexpr, BK: tl.constexpr, LEVELS: tl.constexpr
+):
+    reach, onward, pairs = right_joined(reach, onward, whole, offsets, level, C, BK, LEVELS)
     return reach, onward, pairs * 0.0 + 1.0
 
 
 @triton.jit
-def without_decays(Q, W, reach, onward, rows, LEVEL: tl.constexpr, PRECISION: tl.constexpr):
-    return halves.parted(tl.dot(Q, tl.trans(W), input_precision=PRECISION), rows, LEVEL)
+def not_weighed(Q, W, bonus, head, offsets, keys, K: tl.constexpr, BEFORE: tl.constexpr):
+    return right_entries(Q, W, bonus, head, offsets, keys, K, False)
 
 
-right_joined = halves.joined
+@triton.jit
+def never_fading(whole, index, keys, K: tl.constexpr):
+    return tl.full((keys.shape[0], 1), 1.0, tl.float32)
+
+
+@triton.jit
+def of_the_first_chunk(
+    pointer, index, keys, values, K: tl.constexpr, V: tl.constexpr, UPCAST: tl.constexpr
+):
+    return right_kept(pointer, index * 0, keys, values, K, V, UPCAST)
+
+
+right_joined, right_entries = halves.joined, diagonal_pairs.own_entries
+right_kept = diagonal_values.kept
 PLANTED = {
-    "alone": without_its_own_decay,
-    "parted": across_both_halves,
-    "joined": never_joined,
-    "joined, whole": forgetting_the_whole,
-    "pairs": without_decays,
+    "pairs without their own decay": (diagonal_pairs, "alone", without_its_own_decay),
+    "gradients without their own decay": (diagonal_keys, "alone", without_its_own_decay),
+    "pairs of other blocks": (diagonal_pairs, "within", within_larger_blocks),
+    "gradients of other blocks": (diagonal_keys, "across", across_every_block),
+    "pairs never joined": (diagonal_pairs, "joined", never_joined),
+    "gradients never joined": (diagonal_keys, "joined", never_joined),
+    "wholes forgotten by pairs": (diagonal_pairs, "joined", forgetting_the_whole),
+    "wholes forgotten by gradients": (diagonal_keys, "joined", forgetting_the_whole),
+    "states that do not fade": (diagonal_states, "gate_of", never_fading),
+    "another chunk's state": (diagonal_values, "kept", of_the_first_chunk),
+    "another chunk's state in gradients": (diagonal_keys, "kept", of_the_first_chunk),
+    "no bonus": (diagonal_pairs, "own_entries", not_weighed),
 }
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(code, name.partition(",")[0], PLANTED[name])
+    module, place, bug = PLANTED[name]
+    monkeypatch.setattr(module, place, bug)
     with pytest.raises(BoundExceeded):
-        law_within_bounds(Row("planted", length=20))
+        law_within_bounds(Row("planted", batch=2, length=70, bonus=name == "no bonus"))
 
 
-right_gates = diagonal.of_key_gates
-right_bonus = diagonal.add_bonus
+def test_a_read_before_its_gate_does_not_pass_it(monkeypatch) -> None:
+    """Gradients of gates of reads after the update are not those of reads before it."""
+    right = diagonal.run
 
+    def through_the_read_itself(x, name, upcast, given):
+        right(replace(x, bonus=None) if name == "of_keys" else x, name, upcast, given)
 
-def _through_the_read_itself(*given, before: bool, upcast: bool):
-    return right_gates(*given, before=False, upcast=upcast)
-
-
-def _without_the_keys(x, bonus, do, dq, dk, dv):
-    return right_bonus(x, bonus, do, dq, dk.clone(), dv)
-
-
-@pytest.mark.parametrize(
-    ("name", "bug"),
-    [("of_key_gates", _through_the_read_itself), ("add_bonus", _without_the_keys)],
-)
-def test_planted_bugs_of_the_host_are_caught(name: str, bug, monkeypatch) -> None:
-    monkeypatch.setattr(diagonal, name, bug)
+    monkeypatch.setattr(diagonal, "run", through_the_read_itself)
     with pytest.raises(BoundExceeded):
         law_within_bounds(Row("planted", length=20, bonus=True))
