@@ -78,8 +78,7 @@ def slots(packing: Packing, like: Tensor) -> Tensor:
     return like if packing is NEAR else mapped(like, ROWS // scalar.MARK, 0)
 
 
-@pytest.mark.parametrize("program", scalar.WALKS, ids=lambda program: program.label)
-def test_scalar_decay(program: Program) -> None:
+def scalar_decay(program: Program) -> None:
     lead, names = (1, STEPS, 2), RESULTS[program.label]
     time = {each: drawn(*lead, 1) for each in ("q", "k", "v", "own", "out")}
     time |= {"g": -drawn(*lead).abs(), "inner": drawn(*lead, 1)}
@@ -111,6 +110,11 @@ def test_scalar_decay(program: Program) -> None:
             given[each].copy_(results[each][-1:])
 
     law(launch, time, rest)
+
+
+@pytest.mark.parametrize("program", scalar.WALKS, ids=lambda program: program.label)
+def test_scalar_decay(program: Program) -> None:
+    scalar_decay(program)
 
 
 def test_states_are_carried() -> None:
@@ -198,15 +202,18 @@ def test_elementwise_scan(forward: bool) -> None:
 
 
 @triton.jit
-def in_32_bits(starts, sequence, length, PACKED: tl.constexpr):
-    first = tl.load(starts + sequence)
-    return first.to(tl.int32), (tl.load(starts + sequence + 1) - first).to(tl.int32)
+def in_32_bits(
+    pointer, row, offsets, left, heads, head, channels, size: tl.constexpr, UPCAST: tl.constexpr
+):
+    where = (row.to(tl.int32) + offsets)[:, None] * (heads * size) + head * size
+    mask = (offsets < left)[:, None] & (channels < size)[None, :]
+    return tl.load(pointer + where + channels[None, :], mask=mask, other=0.0)
 
 
 def test_a_planted_bug_is_caught(monkeypatch) -> None:
-    monkeypatch.setattr(chunk_decay, "place", in_32_bits)
+    monkeypatch.setattr(chunk_decay, "tile_of_chunk", in_32_bits)
     with pytest.raises(AssertionError):
-        scalar_decay("forward")
+        scalar_decay(scalar.FORWARD)
 
 
 @triton.jit
