@@ -209,7 +209,7 @@ def test_the_operator_is_what_torch_asks_for(together: bool) -> None:
     torch.library.opcheck(torch.ops.dsf.delta_rule.default, given)
     with torch.no_grad():
         y, final = torch.ops.dsf.delta_rule(*given)
-        torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, (y, final, final, *given))
+        torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, (y, final, *given))
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:

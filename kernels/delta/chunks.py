@@ -14,7 +14,7 @@ from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 
 from .contract import NAMES, NEAR, PROGRAMS, tile_for
-from .gates import gathered
+from .gathered import gathered, room
 from .quantities import Quantities
 
 
@@ -77,7 +77,7 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
     new = x.v.new_empty
     table = (slots, x.heads, chunk, chunk)
     given = {
-        "inverse": new(table, dtype=torch.float32),
+        "inverse": new(table, dtype=dtype),
         "reads": new(table, dtype=dtype),
         "UPCAST": upcast,
     }
@@ -126,21 +126,19 @@ def _kept(solved: Solved) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def backward(
-    x: Quantities, do: Tensor, dfinal: Tensor, final: Tensor, *, upcast: bool = False
+    x: Quantities, do: Tensor, dfinal: Tensor, *, upcast: bool = False
 ) -> tuple[Tensor, ...]:
     """Gradients of q, k, b, v, β, g and the initial state, for those of the outputs and final states."""
     solved = _solved(x, upcast)
     do, dfinal = do.to(x.v.dtype).contiguous(), dfinal.float().contiguous()
     before, rests, _ = _kept(solved)
-    lead, keys, new = rests.shape[:3], x.q.shape[-1], x.state.new_empty
-    after, dv, dstate = (torch.empty_like(each) for each in (before, rests, x.state))
+    found = room(x, tiles=_tiles(x, "gradients", "KT"), upcast=upcast)
+    after, dstate = torch.empty_like(before), torch.empty_like(x.state)
     walks = x.packing.sequences * x.heads
-    own = {"kept": after, "do": do, "dfinal": dfinal, "dv": dv, "dstate": dstate}
+    own = {"kept": after, "do": do, "dfinal": dfinal, "dv": found["dv"], "dstate": dstate}
     launch(solved.x, "walk_back", (walks, _tiles(x, "walk_back", "VT")), solved.given | own)
-    dq, dk, db = new(*x.q.shape[:2], x.heads, keys), new(*lead, keys), new(*lead, keys)
-    found = {"before": before, "after": after, "rests": rests, "dv": dv, "do": do}
-    found |= {"dq": dq, "dk": dk, "db": db, "owners": solved.owners, "UPCAST": upcast}
-    tiles = _tiles(x, "gradients", "KT")
-    launch(x, "gradients", (solved.slots, x.heads * tiles), found)
-    last = dfinal.double() * final.double()
-    return *gathered(x, dq, dk, db, dv, last), dstate
+    own = {"before": before, "after": after, "rests": rests, "do": do}
+    own |= {"owners": solved.owners, "UPCAST": upcast}
+    grid = (solved.slots, x.heads * _tiles(x, "gradients", "KT"))
+    launch(x, "gradients", grid, own | found)
+    return *gathered(x, found), dstate

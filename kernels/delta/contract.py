@@ -13,7 +13,8 @@ NAMES = ("prepare", "walk", "outputs", "walk_back", "gradients")
 NEAR = ("near_q", "near_b", "near_k", "whole")
 _KINDS: dict[str, str] = {
     **dict.fromkeys(("q", "k", "b", "v", "reads", "do", "o", "before", "after", "kept"), "data"),
-    **dict.fromkeys(("g", "beta", "inverse", "rests", "dv", "dq", "dk", "db"), "fp32"),
+    **dict.fromkeys(("inverse", "dq", "dk", "db", "dv"), "data"),
+    **dict.fromkeys(("g", "beta", "rests", "dg", "dbeta"), "fp32"),
     **dict.fromkeys(("state", "final", "dfinal", "dstate"), "fp32"),
     **dict.fromkeys(("starts", "owners"), "i64"),
 }
@@ -27,7 +28,7 @@ _POINTERS: dict[str, tuple[str, ...]] = {
     ),
     "gradients": (
         *("q", "k", "b", "g", "beta", "do", "rests", "dv", "before", "after", "dq", "dk", "db"),
-        *("starts", "owners"),
+        *("dbeta", "dg", "starts", "owners"),
     ),
 }
 _FILES = {"walk_back": "walk"}
@@ -54,28 +55,23 @@ def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
 # One row per token with a gate per head, and two that act together with a gate per key.
 PROGRAMS = (*_programs(0, 1), *_programs(1, 2))
 
-# (keys, values, warps) of each program: the largest without a spill, with a gate per head and per key.
+# (keys, values, warps, stages) of each program: the largest without a spill, with a gate per head and per key. More
+# warps than two would share no rows of a chunk; the walks, one chunk after the other, wait for what they load.
 _NARROW = (
-    ((64, 16, 4), (128, 32, 8), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
-    ((16, 16, 4), (128, 32, 8), (64, 32, 4), (64, 32, 4), (16, 32, 4)),
+    ((64, 16, 2, 1), (128, 32, 4, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
+    ((32, 16, 2, 1), (128, 32, 4, 2), (64, 64, 4, 2), (64, 32, 4, 2), (16, 32, 4, 1)),
 )
 _WIDE = (
-    ((32, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (32, 32, 4)),
-    ((16, 16, 4), (64, 32, 4), (32, 32, 4), (64, 32, 4), (16, 16, 4)),
+    ((32, 16, 1, 1), (64, 32, 4, 1), (32, 32, 2, 1), (64, 32, 4, 1), (32, 32, 2, 1)),
+    ((16, 16, 1, 1), (64, 32, 4, 1), (32, 32, 2, 1), (64, 32, 4, 1), (16, 16, 4, 1)),
 )
 # Where these do not fit: by architecture, program, gate per key, float32.
-_OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int]] = {
-    (80, "gradients", True, False): (16, 64, 4),
-    (90, "gradients", False, False): (32, 32, 4),
-    (100, "gradients", True, False): (16, 32, 8),
-    (100, "outputs", False, False): (64, 64, 4),
-    (100, "outputs", True, False): (64, 64, 4),
-    (100, "gradients", False, True): (32, 16, 4),
-    (90, "prepare", True, True): (32, 16, 4),
+_OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
+    (80, "prepare", True, False): (16, 16, 2, 1),
+    (100, "prepare", True, True): (16, 16, 4, 1),
 }
-# And where they do not for more than 128 keys and values.
-_LARGE = {(80, "gradients", True, False): (16, 32, 8)}
-_IN_MEMORY = (64, 32, 4)  # of the walks, where the state is not held in registers: any size fits
+# Of the walks, where the state is not held in registers: any size fits.
+_IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
 
 def tile_for(
@@ -86,12 +82,10 @@ def tile_for(
     keyed, chunk = bool(program.flags["KEYED"]), 16 if wide else 32
     usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(program.name)]
     case = (architecture, program.name, keyed, wide)
-    of_keys, of_values, warps = _OTHERWISE.get(case, usual)
-    if max(keys, values) > 128:
-        of_keys, of_values, warps = _LARGE.get(case, (of_keys, of_values, warps))
+    of_keys, of_values, warps, stages = _OTHERWISE.get(case, usual)
     held = not wide and keys <= 128
-    if program.name in ("walk", "walk_back") and not held:
-        of_keys, of_values, warps = _IN_MEMORY
+    if program.name in _IN_MEMORY and not held:
+        of_keys, of_values, warps, stages = _IN_MEMORY[program.name]
     of_keys, of_values = (
         min(power_of_two(keys, NARROWEST), of_keys),
         min(power_of_two(values, NARROWEST), of_values),
@@ -108,7 +102,7 @@ def tile_for(
         "HELD": int(held),
         "PRECISION": "tf32x3",
     }
-    return Tile(constants, warps)
+    return Tile(constants, warps, stages)
 
 
 KERNEL = Kernel(

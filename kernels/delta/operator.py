@@ -138,8 +138,8 @@ def _forward(*inputs):
     return chunks.forward(Quantities.of(*inputs))
 
 
-def _backward(do, dfinal, final, *inputs):
-    return chunks.backward(Quantities.of(*inputs), do, dfinal, final)
+def _backward(do, dfinal, *inputs):
+    return chunks.backward(Quantities.of(*inputs), do, dfinal)
 
 
 def _shapes(q, k, b, v, beta, g, state, scale, together, starts):
@@ -150,7 +150,6 @@ _SIGNATURE = Signature(
     "delta_rule",
     ("q", "k", "b", "v", "beta", "g", "state"),
     ("float scale", "bool together", "Tensor? starts"),
-    kept=(1,),
 )
 _operator = define(
     _SIGNATURE,

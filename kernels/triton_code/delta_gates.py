@@ -52,32 +52,45 @@ def pairs(offsets, half):
 
 @triton.jit
 def key_gates(g, first, rows, tokens, heads, head, keys, K, N: tl.constexpr):
-    """The log-decays before each row, per key. Beyond -10⁴, and at -inf, all are the same zero, and finite."""
+    """The log-decays before each row, per key. Beyond -100, and at -inf, all are the same zero, and finite."""
     now = tile(g, first, faded_before(rows, tokens, N), tokens, heads, head, keys, K, False)
-    return tl.where(now < -1e4, -1e4, now)
+    return tl.where(now < -100, -128.0, now)
 
 
 @triton.jit
-def beside(now, offsets, half, PRECISION: tl.constexpr):
-    """The decay over the half beside each row's own, halves of so many rows, per key."""
-    picked = offsets[None, :] // half == (offsets[:, None] // half ^ 1)
-    return tl.exp(tl.dot(picked.to(tl.float32), now, input_precision=PRECISION))
+def split(now):
+    """Such log-decays as two float16, 2⁸ times as large: together right to 2⁻²² of themselves."""
+    large = (now * 256.0).to(tl.float16)
+    return large, (now * 256.0 - large.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
-def widened(
-    reads, erases, writes, now, offsets, half,
-    N: tl.constexpr, TOGETHER: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Rows that met the edges of their halves, now those of their blocks: reads and erases the start, writes the end.
-
-    Erases that act together do not see the gate of their own token.
-    """
-    decay = beside(now, offsets, half, PRECISION)
-    right = (offsets // half % 2 == 1)[:, None]
-    reads = tl.where(right, reads * decay, reads)
+def to_row(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
+    """The rows whose gates lie before each row of the chunk; for erases that act together, before its token."""
+    step = offsets // N if TOGETHER else offsets
     if TOGETHER:
-        erases = tl.where(right & (half >= N), erases * decay, erases)
+        return step[None, :] < step[:, None]
     else:
-        erases = tl.where(right, erases * decay, erases)
-    return reads, erases, tl.where(right, writes, writes * decay)
+        return step[None, :] <= step[:, None]
+
+
+@triton.jit
+def from_row(offsets):
+    """The rows whose gates lie between each row and the chunk's end."""
+    return offsets[None, :] > offsets[:, None]
+
+
+@triton.jit
+def to_middle(offsets, half, N: tl.constexpr, TOGETHER: tl.constexpr):
+    """Those between each row and the middle of its block of two halves: to a row on the right, from one on the left."""
+    own = offsets // half
+    right = (own % 2 == 1)[:, None]
+    between = (right & to_row(offsets, N, TOGETHER)) | (~right & from_row(offsets))
+    return between & (own[:, None] == own[None, :])
+
+
+@triton.jit
+def faded(between, large, small):
+    """The decay over such rows, per key, for `split` log-decays: sums by products of matrices are exact in float32."""
+    between = between.to(tl.float16)
+    return tl.exp((tl.dot(between, large) + tl.dot(between, small)) * 0.00390625)

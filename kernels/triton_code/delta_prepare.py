@@ -13,12 +13,16 @@ import triton.language as tl
 
 from .delta_gates import (
     erased,
+    faded,
     faded_before,
     faded_earlier,
+    from_row,
     key_gates,
     pairs,
     read_after,
-    widened,
+    split,
+    to_middle,
+    to_row,
 )
 from .memory import column, place, put, tile
 
@@ -109,25 +113,19 @@ def prepare(
         B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
         if KEYED:
             now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
-            Q, W, B = Q.to(tl.float32), W.to(tl.float32), B.to(tl.float32)
+            large, small = split(now)
             same = offsets[:, None] == offsets[None, :]
-            P += tl.where(same, tl.sum(Q * W, 1)[:, None], 0.0)
-            gate = tl.exp(now)
-            Q = Q * gate
-            if not TOGETHER:
-                B = B * gate
+            P += tl.where(same, tl.sum(Q.to(tl.float32) * W, 1)[:, None], 0.0)
             for level in range(0, LEVELS):
                 meet = pairs(offsets, 1 << level)
-                X = tl.dot(Q, tl.trans(W), input_precision=PRECISION)
+                fade = faded(to_middle(offsets, 1 << level, N, False), large, small)
+                write = tl.trans((W * fade).to(W.dtype))
+                X = tl.dot((Q * fade).to(Q.dtype), write, input_precision=PRECISION)
                 P += tl.where(meet, X, 0.0)
-                X = tl.dot(B, tl.trans(W), input_precision=PRECISION)
+                if TOGETHER:
+                    fade = faded(to_middle(offsets, 1 << level, N, True), large, small)
+                X = tl.dot((B * fade).to(B.dtype), write, input_precision=PRECISION)
                 L += tl.where(meet & seen, X, 0.0)
-                Q, B, W = widened(Q, B, W, now, offsets, 1 << level, N, TOGETHER, PRECISION)
-            put(near_q, Q, first, read, tokens, heads, head, keys, K)
-            put(near_b, B, first * N, rows, tokens * N, heads, head, keys, K)
-            put(near_k, W, first * N, rows, tokens * N, heads, head, keys, K)
-            all_of_it = tl.exp(tl.sum(now, 0))
-            tl.store(whole + (slot * heads + head) * K + keys, all_of_it, mask=keys < K)
         else:
             P += tl.dot(Q, tl.trans(W), input_precision=PRECISION)
             L += tl.dot(B, tl.trans(W), input_precision=PRECISION)
@@ -138,3 +136,20 @@ def prepare(
     T = inverse_of(L * strength[None, :], offsets, C, LEVELS, PRECISION)
     put_table(inverse, T, slot, heads, head, offsets, C)
     put_table(reads, P, slot, heads, head, offsets, C)
+    if KEYED:
+        for part in range(0, KT):
+            keys = part * BK + tl.arange(0, BK)
+            now = key_gates(g, first, rows, tokens, heads, head, keys, K, N)
+            large, small = split(now)
+            Q = tile(q, first, read, tokens, q_heads, q_head, keys, K, UPCAST)
+            W = tile(k, first * N, rows, tokens * N, k_heads, k_head, keys, K, UPCAST)
+            B = tile(b, first * N, rows, tokens * N, b_heads, b_head, keys, K, UPCAST)
+            fade = faded(to_row(offsets, N, False), large, small)
+            put(near_q, Q * fade, first, read, tokens, heads, head, keys, K)
+            if TOGETHER:
+                fade = faded(to_row(offsets, N, True), large, small)
+            put(near_b, B * fade, first * N, rows, tokens * N, heads, head, keys, K)
+            fade = faded(from_row(offsets), large, small)
+            put(near_k, W * fade, first * N, rows, tokens * N, heads, head, keys, K)
+            all_of_it = tl.exp(tl.sum(now, 0))
+            tl.store(whole + (slot * heads + head) * K + keys, all_of_it, mask=keys < K)

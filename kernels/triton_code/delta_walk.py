@@ -164,7 +164,7 @@ def walk(
             D = D * erase[:, None]
         A = tile(v, first * N, rows, tokens * N, v_heads, v_head, values, V, UPCAST)
         T = table(inverse, slot, heads, head, offsets, C)
-        R = tl.dot(T, A.to(tl.float32) - D, input_precision=PRECISION)
+        R = tl.dot(T, (A - D).to(T.dtype), input_precision=PRECISION)
         put(rests, R, first * N, rows, tokens * N, heads, head, values, V)
         R = R * column(beta, first * N, rows, tokens * N, heads, head)[:, None]
         if not KEYED:
@@ -245,7 +245,8 @@ def walk_back(
         X += tl.dot(tl.trans(P.to(G.dtype)), G, input_precision=PRECISION) * scale
         strength = column(beta, first * N, rows, tokens * N, heads, head)
         T = table(inverse, slot, heads, head, offsets, C)
-        E = tl.dot(tl.trans(T), X * strength[:, None], input_precision=PRECISION)
+        X = (X * strength[:, None]).to(T.dtype)
+        E = tl.dot(tl.trans(T), X, input_precision=PRECISION)
         put(dv, E, first * N, rows, tokens * N, heads, head, values, V)
         near = G.to(tl.float32) * scale
         if not KEYED:

@@ -18,7 +18,13 @@ from dsf.kernels.delta import chunks
 from dsf.kernels.delta.form import Delta
 from dsf.kernels.delta.quantities import Quantities
 from dsf.kernels.shapes import repeated
-from dsf.kernels.triton_code import delta_gates, delta_gradients, delta_prepare, delta_walk
+from dsf.kernels.triton_code import (
+    delta_fading,
+    delta_gates,
+    delta_gradients,
+    delta_prepare,
+    delta_walk,
+)
 from dsf.numerics import BoundExceeded, Roundings, require_within, unit_roundoff
 from dsf.state import State
 from dsf.structure import DPLR, Diagonal, Scalar
@@ -214,7 +220,7 @@ def launched(case: Case) -> tuple[Tensor, ...]:
     """Outputs, final states and the gradients of q, k, b, v, β, g and the states, as the programs compute them."""
     x, narrow = case.quantities, case.row.dtype == torch.bfloat16
     o, final = chunks.forward(x, upcast=narrow)
-    return o, final, *chunks.backward(x, case.do, case.dfinal, final, upcast=narrow)
+    return o, final, *chunks.backward(x, case.do, case.dfinal, upcast=narrow)
 
 
 def results(case: Case, precision: torch.dtype) -> list[Tensor]:
@@ -386,8 +392,24 @@ def left_halves_too(offsets, half):
 
 
 @triton.jit
-def never_fading(now, offsets, half, PRECISION: tl.constexpr):
-    return now * 0.0 + 1.0
+def never_fading(between, large, small):
+    return large.to(tl.float32) * 0.0 + 1.0
+
+
+@triton.jit
+def without_the_rest(now):
+    large = (now * 256.0).to(tl.float16)
+    return large, large * 0.0
+
+
+@triton.jit
+def own_token_too(offsets, N: tl.constexpr, TOGETHER: tl.constexpr):
+    return offsets[None, :] <= offsets[:, None]
+
+
+@triton.jit
+def itself_faded(offsets):
+    return offsets[None, :] >= offsets[:, None]
 
 
 @triton.jit
@@ -427,10 +449,16 @@ def named(name: str) -> Row:
 PLANTED = {
     "an erase sees its own write": (delta_prepare, "erased", itself_too, "two chunks"),
     "rows together act one by one": (delta_prepare, "erased", one_by_one, "two rows together"),
-    "the same in gradients": (delta_gradients, "erased", one_by_one, "two rows together, a gate per key"),
+    "the same in gradients": (delta_fading, "erased", one_by_one, "two rows together, a gate per key"),
     "halves of other blocks": (delta_prepare, "pairs", left_halves_too, "two chunks"),
-    "halves of other blocks in gradients": (delta_gradients, "pairs", left_halves_too, "two chunks, a gate per key"),
-    "blocks that do not fade": (delta_gates, "beside", never_fading, "two chunks, a gate per key"),
+    "halves of other blocks in gradients": (delta_fading, "pairs", left_halves_too, "two chunks, a gate per key"),
+    "blocks that do not fade": (delta_prepare, "faded", never_fading, "two chunks, a gate per key"),
+    "blocks that do not fade backwards": (delta_fading, "faded", never_fading, "two chunks, a gate per key"),
+    "gates in float16": (delta_prepare, "split", without_the_rest, "two chunks, a gate per key"),
+    "a gate that own erases see": (delta_fading, "to_row", own_token_too, "two rows together"),
+    "the same per key": (delta_fading, "to_row", own_token_too, "two rows together, a gate per key"),
+    "a write faded by its own gate": (delta_fading, "from_row", itself_faded, "two chunks, a gate per key"),
+    "the same in blocks": (delta_gates, "from_row", itself_faded, "two chunks, a gate per key"),
     "read too early": (delta_walk, "read_after", after_the_first, "four rows, one by one"),
     "gradients read too early": (delta_gradients, "read_after", after_the_first, "four rows, one by one"),
     "faded too late": (delta_prepare, "faded_before", before_the_last, "four rows, one by one"),
@@ -453,8 +481,8 @@ def test_planted_bugs_are_caught(name: str, monkeypatch) -> None:
 def test_a_planted_bug_of_what_is_gathered_is_caught(monkeypatch) -> None:
     right = chunks.gathered
 
-    def erases_as_writes(x, dq, dk, db, dv, last):
-        return right(x, dq, db, dk, dv, last)
+    def erases_as_writes(x, found):
+        return right(x, found | {"dk": found["db"], "db": found["dk"]})
 
     monkeypatch.setattr(chunks, "gathered", erases_as_writes)
     with pytest.raises(BoundExceeded):
