@@ -62,6 +62,8 @@ def _against_peer(peer: str, part: str) -> Callable[[Rows, Row], float | str]:
             return f"{peer}: {theirs['absent']}"
         if not theirs.get("agrees", False):
             return f"{peer} gives another result"
+        if "absent" in theirs.get(part, {}):
+            return f"{peer}: {theirs[part]['absent']}"
         other = best(theirs, part)
         return "not measured" if ours is None or other is None else ours / other
 

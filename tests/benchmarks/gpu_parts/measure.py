@@ -121,12 +121,22 @@ def _peer(
     try:
         given = [peer.prepare(inputs) for inputs in sets]
         apart = _relative(_run(peer.call, given[0])[0], ours)
-        found = _timed(case, peer.call, given, device, budget_ms)
+        found = {"forward": _clocked([_forward(peer.call, x) for x in given], device, budget_ms)}
     except Exception as error:  # a peer that fails is a result too, and must not end the run
-        words = str(error).split("\n")[0][:200]
-        return {"absent": f"failed: {type(error).__name__}: {words}"}
+        return {"absent": _failed(error)}
+    if case.backward:
+        try:
+            calls = [_both(peer.call, x) for x in given]
+            found["both"] = _clocked(calls, device, budget_ms)
+        except Exception as error:  # some have a forward alone on some device
+            found["both"] = {"absent": _failed(error)}
     allowed = 8 * torch.finfo(ours.dtype).eps
     return found | {"difference": apart, "agrees": apart <= allowed}
+
+
+def _failed(error: Exception) -> str:
+    words = str(error).split("\n")[0][:200]
+    return f"failed: {type(error).__name__}: {words}"
 
 
 def _relative(theirs: Tensor, ours: Tensor) -> float:

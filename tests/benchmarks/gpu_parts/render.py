@@ -160,6 +160,8 @@ def _times(rows: list[dict[str, Any]], document: dict[str, Any]) -> list[str]:
 def _peer(peer: dict[str, Any], part: str) -> str:
     if "absent" in peer:
         return peer["absent"]
+    if "absent" in peer.get(part, {}):
+        return peer[part]["absent"]
     found = _number(best(peer, part))
     return found if peer.get("agrees") else f"{found} (another result)"
 
