@@ -68,7 +68,11 @@ _WIDE = (
 # Where these do not fit: by architecture, program, gate per key, float32.
 _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
     (80, "prepare", True, False): (16, 16, 2, 1),
+    (80, "walk", False, False): (128, 16, 4, 2),
+    (80, "gradients", True, True): (16, 32, 4, 1),
+    (100, "prepare", True, False): (16, 16, 2, 1),
     (100, "prepare", True, True): (16, 16, 4, 1),
+    (100, "gradients", True, False): (16, 16, 4, 1),
 }
 # Of the walks, where the state is not held in registers: any size fits.
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}

@@ -49,7 +49,7 @@ def of_keys(
     dG = dG + onto_gates(between, Q * dQ, Q.dtype, PRECISION)
     between = to_row(offsets, N, TOGETHER)
     dB = dB * faded(between, large, small)
-    dG -= onto_gates(between, B * dB, Q.dtype, PRECISION)
+    dG += onto_gates(between, -B * dB, Q.dtype, PRECISION)
     between = from_row(offsets)
     dW = dW * faded(between, large, small)
     dG += onto_gates(between, U * dW, Q.dtype, PRECISION)
@@ -63,8 +63,8 @@ def of_keys(
         dQ, dW, dG = dQ + X, dW + Y, dG + gates
         between = to_middle(offsets, 1 << level, N, TOGETHER)
         pair = tl.where(meet, F, 0.0).to(Q.dtype)
-        X, Y, gates = met(pair, B, U, between, large, small, PRECISION)
-        dB, dW, dG = dB + X, dW - Y, dG - gates
+        X, Y, gates = met(pair, -B, U, between, large, small, PRECISION)
+        dB, dW, dG = dB + X, dW + Y, dG + gates
     return dQ, dB, dW, dG
 
 
