@@ -56,21 +56,6 @@ class Packing:
         first = self.starts[:-1] // steps + numbers[:count]
         return len(numbers), torch.searchsorted(first, numbers, right=True) - 1
 
-    def sum_of_later(self, x: Tensor) -> Tensor:
-        """Σ over the steps from each one to the end of its sequence, (B, T, H)."""
-        later = x.flip(1).cumsum(1).flip(1)
-        if self.starts is None:
-            return later
-        beyond = torch.cat([later, torch.zeros_like(later[:, :1])], 1)
-        ends = self.starts[1:].repeat_interleave(self.starts.diff())
-        return later - beyond[:, ends]
-
-    def spread(self, x: Tensor) -> Tensor:
-        """A number per sequence (N, H) at each of its steps, (B, T, H)."""
-        if self.starts is None:
-            return x[:, None].expand(-1, self.length, -1)
-        return x.repeat_interleave(self.starts.diff(), dim=0)[None]
-
 
 def checked_decay(
     q: Tensor,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.contract import Kernel, Program
+from dsf.kernels.contract import Kernel, Tile
+from dsf.kernels.limits import target_of
 from dsf.kernels.shapes import shared
 from dsf.registry import resolve
 
@@ -45,7 +46,6 @@ class Quantities(Chunked):
 
     bonus: Tensor | None = None
 
-    programs: ClassVar[Mapping[str, Program]] = PROGRAMS
     choose = staticmethod(tile_for)
     per_key: ClassVar[bool] = True
 
@@ -68,21 +68,15 @@ class Quantities(Chunked):
         check_bonus(bonus, g)
         return replace(found, bonus=bonus.float().contiguous())
 
-    @property
-    def slots(self) -> int:
-        count, length = self.packing.sequences, self.packing.length
-        if self.packing.starts is None:
-            return count * -(-length // CHUNK)
-        return length // CHUNK + count if count else 0
+    def tile(self, name: str) -> Tile:
+        """The tile of a program on this device; the H100's where there is none (interpreted)."""
+        dtype, architecture = target_of(self.v)
+        sizes = (self.q.shape[-1], architecture, self.v.shape[-1])
+        return type(self).choose(PROGRAMS[name], dtype, *sizes)
 
     @property
-    def owners(self) -> Tensor | None:
-        starts = self.packing.starts
-        if starts is None:
-            return None
-        numbers = torch.arange(self.slots, device=starts.device)
-        first = starts[:-1] // CHUNK + numbers[: self.packing.sequences]
-        return torch.searchsorted(first, numbers, right=True) - 1
+    def slots(self) -> int:
+        return self.packing.slots(CHUNK)[0]
 
     def kept(self, *sizes: int, upcast: bool) -> Tensor:
         """Room for something of every chunk and head, in the type of the data."""
@@ -113,7 +107,7 @@ def run(x: Quantities, name: str, upcast: bool, given: Mapping[str, Tensor | Non
     }.get(name, x.packing.sequences * of_keys * of_values)
     if not grid:
         return
-    function = resolve(x.programs[name].function)
+    function = resolve(PROGRAMS[name].function)
     known = {
         **{
             each: getattr(x, each)
@@ -135,7 +129,7 @@ def prepared(x: Quantities, upcast: bool) -> Known:
     near_q, near_k = (x.g.new_empty(x.g.shape, dtype=dtype) for _ in range(2))
     found: Known = {
         **{"reads": x.kept(CHUNK, CHUNK, upcast=upcast), "near_q": near_q, "near_k": near_k},
-        **{"whole": x.g.new_empty(x.slots, x.heads, keys), "owners": x.owners},
+        **{"whole": x.g.new_empty(x.slots, x.heads, keys), "owners": x.packing.slots(CHUNK)[1]},
         **{"before": x.kept(*x.state.shape[2:], upcast=upcast), "final": torch.empty_like(x.state)},
     }
     run(x, "pairs", upcast, found)
@@ -173,15 +167,10 @@ def backward(
         run(x, name, upcast, found)
     if dbonus is not None:
         dbonus = dbonus.sum(0, dtype=torch.float64).float()
-    return together(dq, x.q), together(dk, x.k), together(dv, x.v), dg, dstate, dbonus
+    return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate, dbonus
 
 
 def per_head(x: Tensor, heads: int) -> Tensor:
     """Room for the gradient of every head: in the type of x, in float32 where it is still to be summed."""
     dtype = x.dtype if x.shape[2] == heads else torch.float32
     return x.new_empty(*x.shape[:2], heads, x.shape[3], dtype=dtype)
-
-
-def together(gradient: Tensor, like: Tensor) -> Tensor:
-    """The gradient of what heads share, a sum over them."""
-    return gradient if gradient.shape == like.shape else shared(gradient, like)

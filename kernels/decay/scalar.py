@@ -22,14 +22,14 @@ from .walks import BLOCK, MARK, Places, Quantities, Walk, walk_of
 
 CODE = "dsf.kernels.triton_code"
 _NAMES = "reads writes values sums state out final decays own inner marks meets"
-_KINDS = dict.fromkeys(("reads", "writes", "values", "own", "out", "marks"), "data")
+_DATA = ("reads", "writes", "values", "own", "out", "marks")
 _HEADS = ("heads", "read_heads", "write_heads", "value_heads", "own_heads")
 
 
 def _walk(label: str, pointers: str, *, reverse: int = 0, across: int = 0) -> Program:
     """A walk by what it is given; what it is not is left out. It is compiled for each count of heads."""
-    given = pointers.split()
-    kinds = {name: _KINDS.get(name, "fp32") if name in given else "none" for name in _NAMES.split()}
+    given = {name: "data" if name in _DATA else "fp32" for name in pointers.split()}
+    kinds = {name: given.get(name, "none") for name in _NAMES.split()}
     flags = dict.fromkeys(_HEADS, 16) | {"BLOCK": BLOCK, "MARK": MARK}
     flags |= {"REVERSE": reverse, "ACROSS": across, "PACKED": 1, "UPCAST": 0}
     return Program(

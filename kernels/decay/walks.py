@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dsf.kernels.contract import Program, Tile
 from dsf.kernels.limits import blocks, target_of
-from dsf.kernels.shapes import Packing, checked_decay
 from dsf.registry import resolve
 
+from .chunks import Chunked, parts
 from .segments import Segments, multiprocessors_of, steps_of_segment
 
 BLOCK = 64  # steps of a sum of log-decays: a multiple of the steps of every chunk
@@ -24,41 +24,8 @@ Choose = Callable[[Program, str, int, int, int], Tile]
 
 
 @dataclass(frozen=True, eq=False)
-class Quantities:
-    """q (B, T, Hq, K), k (B, T, Hk, K), v (B, T, Hv, V), g (B, T, H) and a state (N, H, K, V), checked.
-
-    H is divisible by the others; head h reads q, k, v of head h·Hq/H, h·Hk/H, h·Hv/H. `packing` says where
-    N sequences lie in one row of tokens.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-    state: Tensor
-    scale: float
-    packing: Packing
-
-    @classmethod
-    def of(
-        cls,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        state: Tensor | None,
-        scale: float,
-        starts: Tensor | None,
-    ) -> Quantities:
-        """Checked, contiguous, gates and state in float32; raises `InvalidInput`."""
-        packing = Packing.of(q, starts)
-        state = checked_decay(q, k, v, g, state, packing.sequences)
-        q, k, v = (x.contiguous() for x in (q, k, v))
-        return cls(q, k, v, g.float().contiguous(), state.float().contiguous(), scale, packing)
-
-    @property
-    def heads(self) -> int:
-        return self.g.shape[2]
+class Quantities(Chunked):
+    """The quantities of a run, with g (B, T, H), and what is summed up before and after its walks."""
 
     @property
     def rows(self) -> int:
@@ -123,8 +90,7 @@ class Walk:
     @property
     def parts(self) -> tuple[int, int]:
         """How many tiles the keys and the values of a state make."""
-        constants = self.tile.constants
-        return int(constants["KT"]), -(-int(constants["V"]) // int(constants["BV"]))
+        return int(self.tile.constants["KT"]), parts(self.places.values, self.tile)
 
     @property
     def programs(self) -> int:

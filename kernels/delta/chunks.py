@@ -60,19 +60,10 @@ class Solved:
 
 
 def _solved(x: Quantities, upcast: bool) -> Solved:
-    """(I + L)⁻¹ and P of every chunk. A packed sequence's chunks have slots from ⌊start / tokens⌋ + its number."""
+    """(I + L)⁻¹ and P of every chunk, in the slots of `Packing.slots`."""
     tile = program_of(x, "prepare")[1]
     chunk = int(tile.constants["C"])
-    each = chunk // x.rows
-    starts, owners = x.packing.starts, None
-    if starts is None:
-        slots = x.packing.sequences * -(-x.packing.length // each)
-    else:
-        count = x.packing.sequences
-        slots = x.packing.length // each + count if count else 0
-        numbers = torch.arange(slots, device=starts.device)
-        first = starts[:-1] // each + numbers[:count]
-        owners = torch.searchsorted(first, numbers, right=True) - 1
+    slots, owners = x.packing.slots(chunk // x.rows)
     dtype = torch.float32 if upcast else x.v.dtype
     new = x.v.new_empty
     table = (slots, x.heads, chunk, chunk)

@@ -25,9 +25,7 @@ from .selective import STEPS, THREADS, room
 CODE = "dsf.kernels.triton_code.elementwise"
 NUMBERS = 4  # per state and channel of a step that one thread holds
 
-_GIVEN: dict[str, str] = dict.fromkeys(("x", "a", "w", "c"), "data") | dict.fromkeys(
-    ("owners", "starts"), "i64"
-)
+_GIVEN: dict[str, str] = {x: "data" for x in "xawc"} | {x: "i64" for x in ("owners", "starts")}
 _INTEGERS = ("length", "own", "groups")
 FORWARD = Program(
     f"{CODE}:forward",
