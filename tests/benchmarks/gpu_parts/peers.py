@@ -64,10 +64,11 @@ def _hgrn(g, x, initial_state):
     return _from("fla.ops.hgrn", "fused_recurrent_hgrn")(x, g, initial_state=initial_state)[:1]
 
 
+_ONE = ("4,2048,16,128",)  # what tunes hundreds of programs is called at one size
 SIMPLE_GLA = Peer("fla", "fla.ops.simple_gla", _simple_gla)
-GLA = Peer("fla", "fla.ops.gla", _gla)
-GATED_DELTA = Peer("fla", "fla.ops.gated_delta_rule", _gated_delta)
-KDA = Peer("fla", "fla.ops.kda", _kda)
+GLA = Peer("fla", "fla.ops.gla", _gla, sizes=_ONE)
+GATED_DELTA = Peer("fla", "fla.ops.gated_delta_rule", _gated_delta, sizes=_ONE)
+KDA = Peer("fla", "fla.ops.kda", _kda, sizes=_ONE)
 HGRN = Peer("fla", "fla.ops.hgrn", _hgrn, _logs_of_gates)
 
 
@@ -106,7 +107,7 @@ FLEX = Peer(
     "FlexAttention",
     "torch.nn.attention.flex_attention",
     _flex_band,
-    sizes=("4,2048,16,128",),
+    sizes=_ONE,
 )
 _FLEX_TILES = {1: "128/128", 2: "8x16/8x16", 3: "4x4x8/4x4x8"}
 
