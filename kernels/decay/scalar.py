@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Kernel, Program, Tile
+from dsf.kernels.limits import target_of
 from dsf.kernels.shapes import shared
 
 from . import walks
 from .chunks import tile_of
 from .segments import BLOCK as CELLS
-from .segments import CARRY, Segments
+from .segments import CARRY, Segments, multiprocessors_of
 from .walks import BLOCK, MARK, Places, Quantities, Walk, walk_of
 
 CODE = "dsf.kernels.triton_code"
@@ -74,6 +75,13 @@ _HALF = {
 _WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 32, 8, 1)}
 # Where rows of a head do not divide by 16, addresses take more registers.
 _UNALIGNED = {(90, 128): (128, 64, 32, 8, 2)}
+# Timed on an H100.
+_TIMED = {
+    **dict.fromkeys((("forward", 90, 64), ("of values", 90, 64)), (64, 64, 64, 4, 3)),
+    **dict.fromkeys((("of queries", 90, 64), ("of keys", 90, 64)), (64, 64, 32, 4, 2)),
+}
+# More loads ahead leave no room for a second program on a multiprocessor: for where there is none.
+_ALONE = {("forward", 90), ("of queries", 90), ("of values", 90)}
 
 
 def tile_for(
@@ -87,7 +95,8 @@ def tile_for(
         return Tile({}, 1, products=False)
     wide = dtype == "float32"
     size = next((size for size in (64, 128) if keys <= size), 256)
-    chosen = _WIDE[architecture] if wide else _HALF[architecture][size]
+    usual = _WIDE[architecture] if wide else _HALF[architecture][size]
+    chosen = usual if wide else _TIMED.get((program.label, architecture, size), usual)
     if not wide and (keys % 16 or values % 16):
         chosen = _UNALIGNED.get((architecture, size), chosen)
     of_keys, steps, of_values, warps, stages = chosen
@@ -174,7 +183,17 @@ def backward(
 
 
 def _made(x: Quantities, program: Program, places: Places, upcast: bool) -> Walk:
-    return walk_of(x, program, tile_for, places, upcast)
+    walk = walk_of(x, program, tile_for, places, upcast)
+    dtype, architecture = target_of(x.v)
+    alone = walk.programs <= multiprocessors_of(x.v.device)
+    if (
+        alone
+        and walk.tile.constants["BK"] == 128
+        and dtype != "float32"
+        and (program.label, architecture) in _ALONE
+    ):
+        return replace(walk, tile=replace(walk.tile, stages=3))
+    return walk
 
 
 def _segments(x: Quantities, segments: Segments, upcast: bool) -> tuple[Quantities, Tensor]:

@@ -25,18 +25,18 @@ CARRY = Program(
 )
 
 
-def steps_of_segment(walks: int, length: int, multiprocessors: int) -> int:
+def steps_of_segment(walks: int, length: int, at_once: int) -> int:
     r"""How many steps one program walks: `length`, or a segment's where the walks leave the device idle.
 
-    `walks` is the number of programs that walk `length` steps: sequences · heads · tiles of the state. One walk takes
-    a time of T = `length`; in n segments that run at once it takes at most 2 T / n, since a segment is walked once for
-    what it adds to the state and once from its true initial state. So n fills the multiprocessors, no segment is
-    shorter than 256 steps, and with fewer than four segments there is one walk.
+    `walks` is the number of programs that walk `length` steps: sequences · heads · tiles of the state; a device runs
+    `at_once` of them at once. One walk takes a time of T = `length`; in n segments that run at once it takes at most
+    2 T / n, since a segment is walked once for what it adds to the state and once from its true initial state. So n
+    fills the device, no segment is shorter than 256 steps, and with fewer than four segments there is one walk.
 
     >>> steps_of_segment(4, 16384, 132), steps_of_segment(64, 16384, 132), steps_of_segment(4, 1000, 132)
     (512, 16384, 1000)
     """
-    count = min(multiprocessors // max(1, walks), length // LEAST)
+    count = min(at_once // max(1, walks), length // LEAST)
     if count < ENOUGH:
         return length
     return ALIGNED * -(-length // (ALIGNED * count))

@@ -18,7 +18,8 @@ from .chunks import Chunked, parts
 from .segments import Segments, multiprocessors_of, steps_of_segment
 
 BLOCK = 64  # steps of a sum of log-decays: a multiple of the steps of every chunk
-MARK = 128  # steps of a sum of the gates' gradient: a multiple of those
+MARK = 64  # steps of a sum of the gates' gradient: a multiple of those of every chunk
+AT_ONCE = 2  # programs that a multiprocessor runs
 
 Choose = Callable[[Program, str, int, int, int], Tile]
 
@@ -167,7 +168,7 @@ def cut(walk: Walk, steps: int | None) -> Segments | None:
     if steps is None:
         full = -(-x.rows // max(1, longest))
         count = full * x.heads * walk.parts[0] * walk.parts[1]
-        steps = steps_of_segment(count, longest, multiprocessors_of(device))
+        steps = steps_of_segment(count, longest, AT_ONCE * multiprocessors_of(device))
     return Segments.of(x.packing, steps, device) if steps < longest else None
 
 

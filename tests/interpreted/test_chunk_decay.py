@@ -370,7 +370,7 @@ def _no_meeting(x, reads, writes, meets):
 def test_a_block_of_gates_that_forgets_what_comes_later_is_caught(monkeypatch) -> None:
     monkeypatch.setattr(scalar.Quantities, "of_gates", _no_meeting)
     with pytest.raises(BoundExceeded):
-        law_within_bounds(next(row for row in ROWS if row.length > scalar.MARK))
+        law_within_bounds(next(row for row in ROWS if row.length > 2 * scalar.MARK))
 
 
 def test_the_gradient_of_gates_is_the_judge_s_sum() -> None:
