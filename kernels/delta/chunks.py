@@ -13,7 +13,7 @@ from dsf.kernels.contract import Program, Tile
 from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 
-from .contract import NAMES, NEAR, PROGRAMS, tile_for
+from .contract import NAMES, NEAR, ONE_ROW, PROGRAMS, tile_for
 from .gathered import gathered, room
 from .quantities import Quantities
 
@@ -21,6 +21,8 @@ from .quantities import Quantities
 def program_of(x: Quantities, name: str) -> tuple[Program, Tile]:
     """A program and its tile on this device; the H100's where there is none (interpreted)."""
     program = PROGRAMS[NAMES.index(name) + (len(NAMES) if x.keyed else 0)]
+    if name == "gradients" and x.keyed and x.rows == 1:
+        program = ONE_ROW
     dtype, architecture = target_of(x.v)
     return program, tile_for(program, dtype, x.q.shape[-1], architecture, x.v.shape[-1])
 

@@ -6,6 +6,8 @@ all of diagonal plus low rank are of this form, with one or several rows (micro-
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dsf.kernels.contract import NARROWEST, Kernel, Program, Tile, power_of_two
 
 CODE = "dsf.kernels.triton_code"
@@ -54,6 +56,8 @@ def _programs(keyed: int, rows: int) -> tuple[Program, ...]:
 
 # One row per token with a gate per head, and two that act together with a gate per key.
 PROGRAMS = (*_programs(0, 1), *_programs(1, 2))
+# With a gate per key and one row per token the gradients have a tile of their own.
+ONE_ROW = replace(_programs(1, 1)[-1], label="one row")
 
 # (keys, values, warps, stages) of each program: the largest without a spill, with a gate per head and per key. More
 # warps than two would share no rows of a chunk; the walks, one chunk after the other, wait for what they load.
@@ -67,6 +71,7 @@ _WIDE = (
 )
 # Where these do not fit: by architecture, program, gate per key, float32.
 _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
+    (90, "gradients", False, False): (64, 32, 4, 2),
     (80, "prepare", True, False): (16, 16, 2, 1),
     (80, "walk", False, False): (128, 16, 4, 2),
     (80, "gradients", True, True): (16, 32, 4, 1),
@@ -74,6 +79,7 @@ _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
     (100, "prepare", True, True): (16, 16, 4, 1),
     (100, "gradients", True, False): (16, 16, 4, 1),
 }
+_OF_ONE_ROW = {(90, False): (16, 32, 2, 2)}  # by architecture and float32; timed on an H100
 # Of the walks, where the state is not held in registers: any size fits.
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
@@ -84,12 +90,15 @@ def tile_for(
     """The tile of a program for these head sizes; as many values as keys where they are not given."""
     values, wide = keys if values is None else values, dtype == "float32"
     keyed, chunk = bool(program.flags["KEYED"]), 16 if wide else 32
-    usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(program.name)]
-    case = (architecture, program.name, keyed, wide)
-    of_keys, of_values, warps, stages = _OTHERWISE.get(case, usual)
+    name = program.function.partition(":")[2]
+    usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(name)]
+    chosen = _OTHERWISE.get((architecture, name, keyed, wide), usual)
     held = not wide and keys <= 128
-    if program.name in _IN_MEMORY and not held:
-        of_keys, of_values, warps, stages = _IN_MEMORY[program.name]
+    if name in _IN_MEMORY and not held:
+        chosen = _IN_MEMORY[name]
+    if program is ONE_ROW:
+        chosen = _OF_ONE_ROW.get((architecture, wide), chosen)
+    of_keys, of_values, warps, stages = chosen
     of_keys, of_values = (
         min(power_of_two(keys, NARROWEST), of_keys),
         min(power_of_two(values, NARROWEST), of_values),
@@ -114,7 +123,7 @@ KERNEL = Kernel(
     title="Delta rules in chunks, by the inverse of a triangular matrix (WY)",
     admits="Λ is diagonal plus low rank, real, gates in [0, 1]; read after the update",
     form="chunkwise",
-    programs=PROGRAMS,
+    programs=(*PROGRAMS, ONE_ROW),
     tile=tile_for,
     source="Yang et al. 2024 (arXiv 2406.06484, 2412.06464); Kimi team 2025 (arXiv 2510.26692)",
 )
