@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .decay import between, faded
 from .memory import matrix, part, place, put_chunk, put_column_of_chunk, put_matrix, tile_of_chunk
+from .slots import first_slot
 
 
 @triton.jit
@@ -41,9 +42,7 @@ def walk(
     read_head, write_head = head * read_heads // heads, head * write_heads // heads
     value_head, own_head = head * value_heads // heads, head * own_heads // heads
     first, steps = place(starts, sequence, length, PACKED)
-    slot = sequence.to(tl.int64) * ((length + MARK - 1) // MARK)
-    if PACKED:
-        slot = first // MARK + sequence
+    slot = first_slot(first, sequence, length, MARK, PACKED)
     S = tl.zeros((BK, BV), tl.float32)
     if state is not None:
         S = matrix(state, index, keys, channels, K, V, ACROSS)

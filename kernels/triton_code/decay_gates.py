@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .decay import borders, prefix
-from .delta_prepare import chunk_of
+from .slots import chunk_of
 
 
 @triton.jit

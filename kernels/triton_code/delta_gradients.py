@@ -11,9 +11,10 @@ import triton.language as tl
 
 from .delta_fading import of_head, of_keys
 from .delta_gates import faded_before, key_gates, read_after
-from .delta_prepare import chunk_of, fading
+from .delta_prepare import fading
 from .delta_walk import head_gates
 from .memory import column, matrix, put, put_column, tile
+from .slots import chunk_of
 
 
 @triton.jit

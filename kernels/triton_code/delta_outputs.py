@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 
 from .delta_gates import read_after
-from .delta_prepare import chunk_of, table
 from .delta_walk import head_gates
 from .memory import column, matrix, put, tile
+from .slots import chunk_of, table
 
 
 @triton.jit

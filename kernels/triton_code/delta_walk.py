@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 from .delta_gates import faded_after, faded_before, faded_earlier, read_after
-from .delta_prepare import table
 from .memory import column, matrix, place, put, put_matrix, tile
+from .slots import first_slot, table
 
 
 @triton.jit
@@ -112,15 +112,6 @@ def state_gate(whole, slot, heads, head, part, K: tl.constexpr, BK: tl.constexpr
     """The decays of a chunk per key, (keys, 1)."""
     keys = part * BK + tl.arange(0, BK)
     return tl.load(whole + (slot * heads + head) * K + keys, mask=keys < K, other=0.0)[:, None]
-
-
-@triton.jit
-def first_slot(first, sequence, length, CT: tl.constexpr, PACKED: tl.constexpr):
-    """The slot of a sequence's first chunk."""
-    if PACKED:
-        return first // CT + sequence
-    else:
-        return sequence.to(tl.int64) * ((length + CT - 1) // CT)
 
 
 @triton.jit

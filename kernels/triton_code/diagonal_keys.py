@@ -9,10 +9,10 @@ of the same rounded factors r ∘ Q and e ∘ K, so what cancels leaves nothing,
 import triton
 import triton.language as tl
 
-from .delta_prepare import chunk_of, table
 from .diagonal_values import kept
 from .halves import across, alone, is_right, joined
 from .memory import column, put, tile
+from .slots import chunk_of, table
 
 
 @triton.jit

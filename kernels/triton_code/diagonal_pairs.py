@@ -9,9 +9,9 @@ weighed by a bonus.
 import triton
 import triton.language as tl
 
-from .delta_prepare import chunk_of, put_table
 from .halves import alone, joined, within
 from .memory import put, tile
+from .slots import chunk_of, put_table
 
 
 @triton.jit

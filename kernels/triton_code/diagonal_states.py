@@ -7,8 +7,8 @@ A chunk's reads r ∘ Q, writes e ∘ K and whole decay t are those of `diagonal
 import triton
 import triton.language as tl
 
-from .delta_walk import first_slot
 from .memory import matrix, part, place, put_matrix, tile
+from .slots import first_slot
 
 
 @triton.jit

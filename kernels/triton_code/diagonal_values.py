@@ -7,8 +7,8 @@ Y = s (P V + (r ∘ Q) S), dV = s Pᵀ dO + (e ∘ K) dS.
 import triton
 import triton.language as tl
 
-from .delta_prepare import chunk_of, put_table, table
 from .memory import put, put_column, tile
+from .slots import chunk_of, put_table, table
 
 
 @triton.jit
