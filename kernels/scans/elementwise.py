@@ -20,10 +20,9 @@ from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
 from .segments import carry, owners_of, segments_of
-from .selective import STEPS, THREADS, room
+from .selective import STEPS, room
 
 CODE = "dsf.kernels.triton_code.elementwise"
-NUMBERS = 4  # per state and channel of a step that one thread holds
 
 _GIVEN: dict[str, str] = {x: "data" for x in "xawc"} | {x: "i64" for x in ("owners", "starts")}
 _INTEGERS = ("length", "own", "groups")
@@ -57,14 +56,12 @@ LOCAL_GRADIENTS = Program(
 
 
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
-    """`size` states N and some channels, four numbers of a step in each of 128 threads; fewer steps on the way back."""
+    """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
     states = power_of_two(size, 2)
-    channels = max(1, NUMBERS * THREADS // states)
-    steps = 8 if program is not BACKWARD and states <= 32 and architecture != 100 else 4
-    if program is BACKWARD and architecture == 80:
-        steps = 2  # more spill
-    constants = {"N": size, "KEEP": STEPS, "S": steps, "BN": states, "BD": channels}
-    return Tile(constants, THREADS // 32, products=False)
+    numbers = 256 if states <= 32 or program is FORWARD else 128
+    channels = max(1, min(32, numbers // states))
+    warps = 8 if numbers == 256 else 4
+    return Tile({"N": size, "S": STEPS, "BN": states, "BD": channels}, warps, products=False)
 
 
 KERNEL = Kernel(

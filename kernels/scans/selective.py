@@ -77,6 +77,7 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
     numbers = NUMBERS // 2 if architecture == 80 and not forward else NUMBERS  # a spill otherwise
     steps = max(1, min(STEPS, numbers // (own * channels)))
     constants = {"N": size, "KEEP": STEPS, "S": steps, **shape}
+    constants["EXACT"] = int(dtype == "float32" or not forward)
     return Tile(constants, THREADS // 32, products=False)
 
 

@@ -12,6 +12,7 @@ from .selective_tiles import (
     by_channel,
     by_state,
     channels_of,
+    exponential,
     owner_of,
     put_rows,
     rows_of,
@@ -33,12 +34,14 @@ def cells_of(channels, states, by_one, by_other):
 
 
 @triton.jit
-def steps_of(x, delta, A, b, rows, ok, channels, known, states, few, size, wide):
+def steps_of(
+    x, delta, A, b, rows, ok, channels, known, states, few, size, wide, EXACT: tl.constexpr
+):
     """x and Δ (S, RD, LD), b (S, RN, LN), the gates and what enters."""
     given = rows_of(x, rows, ok, channels, known, size)
     step = rows_of(delta, rows, ok, channels, known, size)
     write = rows_of(b, rows, ok, states, few, wide)
-    gates = tl.exp2(by_channel(step) * A[None, :, :, :, :])
+    gates = exponential(by_channel(step), A[None, :, :, :, :], EXACT)
     return given, step, write, gates, by_channel(step * given) * by_state(write)
 
 
@@ -46,7 +49,7 @@ def steps_of(x, delta, A, b, rows, ok, channels, known, states, few, size, wide)
 def forward(
     x, delta, rates, b, c, skip, state, y, final, kept, owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
-    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, EXACT: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """Outputs, the last states, and those before every KEEP steps, (rows, N, D)."""
     group, sequence = tl.program_id(1), tl.program_id(2)
@@ -71,7 +74,7 @@ def forward(
         ok = at + offsets < steps
         rows = first + at + offsets
         given, _, _, gates, enters = steps_of(
-            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide
+            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide, EXACT
         )
         read = rows_of(c, rows, ok, at_states, few, wide)
         earlier, h = walk(gates, enters, h, offsets, S)
@@ -85,7 +88,7 @@ def backward(
     x, delta, rates, b, c, skip, kept, dy, dfinal, dx, ddelta, drates, db, dc, dskip, dstate,
     owners, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
-    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, EXACT: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """λ_t = c_t dy_t + a_{t+1} λ_{t+1} from the last tile to the first; every gradient is a sum of its products.
 
@@ -108,6 +111,7 @@ def backward(
     of_rates = tl.zeros((RN, RD, LD, LN), tl.float32)
     of_skip = tl.zeros((RD, LD), tl.float32)
     owner, offsets = owner_of(owners, sequence), tl.arange(0, S)
+    every = offsets < S
     tiles = (steps + S - 1) // S
     for turn in range(0, tiles):
         at = (tiles - 1 - turn) * S
@@ -116,13 +120,13 @@ def backward(
         for since in range(at // KEEP * KEEP, at, S):
             rows = first + since + offsets
             _, _, _, gates, enters = steps_of(
-                x, delta, A, b, rows, offsets < S, channels, known, at_states, few, size, wide
+                x, delta, A, b, rows, every, channels, known, at_states, few, size, wide, EXACT
             )
             _, h = walk(gates, enters, h, offsets, S)
         ok = at + offsets < steps
         rows = first + at + offsets
         given, step, write, gates, enters = steps_of(
-            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide
+            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide, EXACT
         )
         read = rows_of(c, rows, ok, at_states, few, wide)
         up = rows_of(dy, rows, ok, channels, known, size)

@@ -5,7 +5,16 @@ import triton.language as tl
 
 from .memory import place
 from .selective import LOG2_E, cells_of, steps_of
-from .selective_tiles import by_channel, by_state, channels_of, rows_of, states_of, walk, walk_back
+from .selective_tiles import (
+    by_channel,
+    by_state,
+    channels_of,
+    exponential,
+    rows_of,
+    states_of,
+    walk,
+    walk_back,
+)
 
 
 @triton.jit
@@ -38,7 +47,7 @@ def over(
 def local_states(
     x, delta, rates, b, final, decays, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
-    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, EXACT: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """The last state from zero, and e^{A ΣΔ}."""
     group, sequence = tl.program_id(1), tl.program_id(2)
@@ -56,19 +65,20 @@ def local_states(
         ok = at + offsets < steps
         rows = first + at + offsets
         _, step, _, gates, enters = steps_of(
-            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide
+            x, delta, A, b, rows, ok, channels, known, at_states, few, size, wide, EXACT
         )
         _, h = walk(gates, enters, h, offsets, S)
         time += tl.sum(step, 0)
     tl.store(final + cell, h, mask=both)
-    tl.store(decays + cell, tl.exp2(A * time[None, :, :, None]), mask=both)
+    decay = exponential(time[None, :, :, None], A, EXACT)
+    tl.store(decays + cell, decay, mask=both)
 
 
 @triton.jit
 def local_gradients(
     delta, rates, c, dy, dstate, decays, starts, length, own, groups,
     N: tl.constexpr, KEEP: tl.constexpr, S: tl.constexpr, RN: tl.constexpr, RD: tl.constexpr,
-    LD: tl.constexpr, LN: tl.constexpr, PACKED: tl.constexpr,
+    LD: tl.constexpr, LN: tl.constexpr, EXACT: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """The first state's gradient where the last has none, and e^{A ΣΔ}."""
     group, sequence = tl.program_id(1), tl.program_id(2)
@@ -90,8 +100,9 @@ def local_gradients(
         step = rows_of(delta, rows, ok, channels, known, size)
         read = rows_of(c, rows, ok, at_states, few, wide)
         up = rows_of(dy, rows, ok, channels, known, size)
-        gates = tl.exp2(by_channel(step) * A[None, :, :, :, :])
+        gates = exponential(by_channel(step), A[None, :, :, :, :], EXACT)
         _, carried = walk_back(gates, by_channel(up) * by_state(read), carried, offsets, S)
         time += tl.sum(step, 0)
     tl.store(dstate + cell, carried, mask=both)
-    tl.store(decays + cell, tl.exp2(A * time[None, :, :, None]), mask=both)
+    decay = exponential(time[None, :, :, None], A, EXACT)
+    tl.store(decays + cell, decay, mask=both)

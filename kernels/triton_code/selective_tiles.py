@@ -8,6 +8,8 @@ few exchanges. A state is (RN, RD, LD, LN).
 import triton
 import triton.language as tl
 
+SHIFT: tl.constexpr = tl.constexpr(1.5 * 2**23 + 127)
+
 
 @triton.jit
 def owner_of(owners, sequence):
@@ -70,6 +72,29 @@ def put_rows(pointer, value, rows, ok, columns, known, size):
     where = rows[:, None, None] * size + columns[None, :, :]
     mask = ok[:, None, None] & known[None, :, :]
     tl.store(pointer + where, value.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def exponential(step, A, EXACT: tl.constexpr):
+    """2^{Δ A}: the device's own, whose errors (2^-22) add up over steps, or right to a rounding.
+
+    2^r is a polynomial of relative error 2^-28 for |r| <= 1/2, with none at 0.
+    """
+    if EXACT:
+        power = tl.maximum(step * A, -127.0, propagate_nan=tl.PropagateNan.ALL)
+        power = tl.minimum(power, 128.0, propagate_nan=tl.PropagateNan.ALL)
+        # The sum's last bits are the nearest whole number and the offset of a float's exponent.
+        shifted = power + SHIFT
+        r = power - (shifted - SHIFT)
+        p = tl.fma(r, 0.000153303379, 0.00133909786)
+        p = tl.fma(p, r, 0.00961849745)
+        p = tl.fma(p, r, 0.0555035956)
+        p = tl.fma(p, r, 0.240226477)
+        p = tl.fma(p, r, 0.693147182)
+        p = tl.fma(p, r, 1.0)
+        return p * (shifted.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
+    else:
+        return tl.exp2(step * A)
 
 
 @triton.jit
