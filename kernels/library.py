@@ -19,6 +19,7 @@ from dsf.errors import Refusal, Refused
 Function = Callable[..., tuple[Tensor, ...]]
 AnyFunction = Callable[..., Tensor | tuple[Tensor, ...]]
 
+_LIBRARY = torch.library.Library("dsf", "FRAGMENT")
 _TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
 
 
@@ -114,29 +115,60 @@ def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> 
         like_the_tensors,
     )
 
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor)]
-        ctx.inputs = [None if isinstance(x, Tensor) else x for x in inputs]
-        outputs = [output[i] for i in signature.kept]
-        ctx.save_for_backward(*outputs, *(inputs[i] for i in ctx.places))
-        # No zeros are made for the hidden outputs, which may be large.
-        ctx.set_materialize_grads(False)
-        ctx.shapes = [(x.shape, x.dtype, x.device) for x in output[: signature.results]]
+    class Node(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+            output = _below_autograd(operator, keys, inputs)
+            ctx.places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor)]
+            ctx.inputs = [None if isinstance(x, Tensor) else x for x in inputs]
+            outputs = [output[i] for i in signature.kept]
+            ctx.save_for_backward(*outputs, *(inputs[i] for i in ctx.places))
+            # No zeros are made for the hidden outputs, which may be large.
+            ctx.set_materialize_grads(False)
+            ctx.shapes = [(x.shape, x.dtype, x.device) for x in output[: signature.results]]
+            return output
 
-    def differentiate(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
-        several = len(signature.kept)
-        cotangents = [
-            torch.zeros(shape, dtype=dtype, device=device) if x is None else x
-            for x, (shape, dtype, device) in zip(given, ctx.shapes, strict=False)
-        ]
-        inputs = list(ctx.inputs)
-        for place, x in zip(ctx.places, ctx.saved_tensors[several:], strict=True):
-            inputs[place] = x
-        found = backward(*cotangents, *ctx.saved_tensors[:several], *inputs)
-        return (*found, *(None for _ in signature.options))
+        @staticmethod
+        def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+            several, saved = len(signature.kept), ctx.saved_tensors
+            cotangents = [
+                torch.zeros(shape, dtype=dtype, device=device) if x is None else x
+                for x, (shape, dtype, device) in zip(given, ctx.shapes, strict=False)
+            ]
+            inputs = list(ctx.inputs)
+            for place, x in zip(ctx.places, saved[several:], strict=True):
+                inputs[place] = x
+            found = backward(*cotangents, *saved[:several], *inputs)
+            return (None, *found, *(None for _ in signature.options))
 
-    operator.register_autograd(differentiate, setup_context=keep)
+    class Last(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keys: Any, *given: Any) -> tuple[Tensor, ...]:
+            return _below_autograd(backward, keys, given)
+
+        @staticmethod
+        def backward(ctx: Any, *given: Tensor) -> Any:
+            raise NotImplementedError(f"dsf::{name} has no second derivative")
+
+    _record(operator, Node)
+    _record(backward, Last)
     return operator
+
+
+def _record(operator: Any, node: Any) -> None:
+    """Have autograd record an operator as `node`, where something asks for a gradient."""
+
+    def record(keys: Any, *inputs: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+            return node.apply(keys, *inputs)
+        return _below_autograd(operator, keys, inputs)
+
+    _LIBRARY.impl(operator._schema.name, record, "Autograd", with_keyset=True)
+
+
+def _below_autograd(operator: Any, keys: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
 
 
 def define_in_place(
@@ -146,7 +178,16 @@ def define_in_place(
 
     One result is given as a tensor, several as a tuple; none may share memory with an input.
     """
-    return _made(signature.name, signature.schema, cuda, cpu, shapes, signature.mutates)
+    made = torch.library.custom_op(
+        f"dsf::{signature.name}",
+        cuda,
+        mutates_args=signature.mutates,
+        device_types="cuda",
+        schema=signature.schema,
+    )
+    made.register_kernel("cpu")(cpu)
+    made.register_fake(shapes)
+    return made
 
 
 def require_no_gradient(operator: str, tensors: Mapping[str, Tensor | None], instead: str) -> None:
@@ -161,19 +202,14 @@ def require_no_gradient(operator: str, tensors: Mapping[str, Tensor | None], ins
 
 
 def _made(
-    name: str,
-    schema: str,
-    on_cuda: AnyFunction,
-    on_cpu: AnyFunction,
-    fake: AnyFunction,
-    mutates: tuple[str, ...] = (),
-) -> Any:
-    made = torch.library.custom_op(
-        f"dsf::{name}", on_cuda, mutates_args=mutates, device_types="cuda", schema=schema
-    )
-    made.register_kernel("cpu")(on_cpu)
-    made.register_fake(fake)
-    return made
+    name: str, schema: str, on_cuda: Function, on_cpu: Function, fake: Function
+) -> torch._ops.OpOverload:
+    """As `torch.library.custom_op` makes it, without what that does in Python at every call."""
+    _LIBRARY.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
+    _LIBRARY.impl(name, on_cuda, "CUDA")
+    _LIBRARY.impl(name, on_cpu, "CPU")
+    torch.library.register_fake(f"dsf::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.dsf, name).default
 
 
 def by_autograd(signature: Signature, run: Function) -> Pair:

@@ -93,7 +93,7 @@ def test_operators_are_what_torch_asks_for() -> None:
     torch.library.opcheck(torch.ops.dsf.scalar_decay.default, (q, k, v, g, state, 0.5, None))
     with torch.no_grad():
         outputs, final = scalar_decay(q, k, v, g, state)
-        given = (outputs, final, final, q, k, v, g, state, 0.5, None)
+        given = (outputs, final, q, k, v, g, state, 0.5, None)
         torch.library.opcheck(torch.ops.dsf.scalar_decay_backward.default, given)
 
 
