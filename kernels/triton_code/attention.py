@@ -16,12 +16,16 @@ from .attention_tiles import (
     around,
     box,
     hidden,
+    inner,
+    origin,
     place_of,
     slots,
     spans,
     tiles_of,
     tokens_at,
     turned,
+    visited,
+    visited_column,
     volume,
 )
 from .attention_weights import LOG2_E, elementwise, rescaled, weighed
@@ -79,6 +83,7 @@ def forward(
     first, visits, whole, bare = box(boxes, group, steps, tiles, at)
     keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
     Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
+    within = inner(keys, steps, KZ, KY, KX, RANK)
     factor = scale * LOG2_E
     most = tl.full((QZ * QY * QX,), -float("inf"), tl.float32)
     sum = tl.zeros((QZ * QY * QX,), tl.float32)
@@ -92,8 +97,15 @@ def forward(
                 else:
                     now = turned(turn, whole, bare, RANK)
                 theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
-                W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
-                U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
+                begin = origin(now, group, keys, steps, KZ, KY, KX, RANK)
+                W = visited(
+                    k, k_start, columns, many, begin, within, k_heads, k_head, keys_of_head, K,
+                    RANK, UPCAST,
+                )  # fmt: skip
+                U = visited(
+                    v, k_start, columns, many, begin, within, k_heads, k_head, values_of_head, V,
+                    RANK, UPCAST,
+                )  # fmt: skip
                 S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
                 if WEIGHT == "softmax":
                     if MASKED:
@@ -146,6 +158,7 @@ def backward_of_queries(
     keys_of_head, values_of_head = tl.arange(0, BK), tl.arange(0, BV)
     Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
     G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
+    within = inner(keys, steps, KZ, KY, KX, RANK)
     factor, kept, less = scale * LOG2_E, 0.0, 0.0
     if NORMALISED:
         kept = column(row, start, rows, length, heads, head)[:, None]
@@ -163,8 +176,15 @@ def backward_of_queries(
                 else:
                     now = turned(turn, whole, bare, RANK)
                 theirs, columns = tokens_at(now, group, keys, steps, KZ, KY, KX, RANK)
-                W = tile(k, k_start, columns, many, k_heads, k_head, keys_of_head, K, UPCAST)
-                U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
+                begin = origin(now, group, keys, steps, KZ, KY, KX, RANK)
+                W = visited(
+                    k, k_start, columns, many, begin, within, k_heads, k_head, keys_of_head, K,
+                    RANK, UPCAST,
+                )  # fmt: skip
+                U = visited(
+                    v, k_start, columns, many, begin, within, k_heads, k_head, values_of_head, V,
+                    RANK, UPCAST,
+                )  # fmt: skip
                 S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
                 if MASKED and WEIGHT == "softmax":
                     S = hidden(S * factor, -float("inf"), lows, highs, theirs, RANK)
@@ -204,6 +224,7 @@ def backward_of_keys(
     U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
     of_keys = tl.zeros((KZ * KY * KX, BK), tl.float32)
     of_values = tl.zeros((KZ * KY * KX, BV), tl.float32)
+    within = inner(queries, steps, QZ, QY, QX, RANK)
     factor, shared = scale * LOG2_E, heads // k_heads
     for MASKED in tl.static_range(2):
         several = volume(visits) - volume(bare) if MASKED else volume(bare)
@@ -216,12 +237,23 @@ def backward_of_keys(
                 else:
                     now = turned(turn % several, whole, bare, RANK)
                 places, rows = tokens_at(now, group, queries, steps, QZ, QY, QX, RANK)
-                Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
-                G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
+                begin = origin(now, group, queries, steps, QZ, QY, QX, RANK)
+                Q = visited(
+                    q, start, rows, length, begin, within, heads, head, keys_of_head, K,
+                    RANK, UPCAST,
+                )  # fmt: skip
+                G = visited(
+                    do, start, rows, length, begin, within, heads, head, values_of_head, V,
+                    RANK, UPCAST,
+                )  # fmt: skip
                 kept, less = 0.0, 0.0
                 if NORMALISED:
-                    kept = column(row, start, rows, length, heads, head)[:, None]
-                    less = column(delta, start, rows, length, heads, head)[:, None]
+                    kept = visited_column(
+                        row, start, rows, length, begin, within, heads, head, RANK
+                    )[:, None]
+                    less = visited_column(
+                        delta, start, rows, length, begin, within, heads, head, RANK
+                    )[:, None]
                 S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
                 if MASKED:
                     lows, highs = spans(low, high, group, steps, counts, places, RANK)

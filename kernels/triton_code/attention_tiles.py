@@ -7,6 +7,8 @@ A tile's tokens lie where `dsf.sim.permutation` orders them: in the address, so 
 import triton
 import triton.language as tl
 
+from .memory import column, tile
+
 
 @triton.jit
 def split(number, y, x):
@@ -45,11 +47,21 @@ def place_of(tiles, steps, heads):
 
 
 @triton.jit
+def split_of_turn(turn, y, x, RANK: tl.constexpr):
+    """As `split`, of a number that is not negative: a division an axis, without signs."""
+    lines = tl.cast(tl.cast(turn, tl.uint32) // tl.cast(x, tl.uint32), tl.int32)
+    if RANK == 2:
+        return 0, lines, turn - lines * x
+    z = tl.cast(tl.cast(lines, tl.uint32) // tl.cast(y, tl.uint32), tl.int32)
+    return z, lines - z * y, turn - lines * x
+
+
+@triton.jit
 def turned(turn, first, visits, RANK: tl.constexpr):
     """The tile of a box at a linear index."""
     if RANK == 1:  # no division in the loop
         return first[0], first[1], first[2] + turn
-    z, y, x = split(turn, visits[1], visits[2])
+    z, y, x = split_of_turn(turn, visits[1], visits[2], RANK)
     return first[0] + z, first[1] + y, first[2] + x
 
 
@@ -72,7 +84,7 @@ def around(turn, first, visits, start, inner, RANK: tl.constexpr):
     own = turn - tl.where(z_free, 0, tl.where(x_free, in_y, in_z))
     rows = tl.where(z_free, visits[1], tl.where(x_free, inner[1], visits[1] - inner[1]))
     columns = tl.where(x_free, visits[2] - inner[2], visits[2])
-    z, y, x = split(own, tl.maximum(rows, 1), tl.maximum(columns, 1))
+    z, y, x = split_of_turn(own, tl.maximum(rows, 1), tl.maximum(columns, 1), RANK)
     past = tl.where(x_free, start[1] + y, beside(y, first[1], start[1], inner[1]))
     return (
         tl.where(z_free, beside(z, first[0], start[0], inner[0]), start[0] + z),
@@ -104,6 +116,75 @@ def numbers_of(places, groups, tokens, steps, RANK: tl.constexpr):
         z = places[0] * steps[0] + groups[0]
         rows, inside = z * (tokens[1] * tokens[2]) + rows, inside & (z < tokens[0])
     return tl.where(inside, rows, tokens[0] * tokens[1] * tokens[2])
+
+
+@triton.jit
+def inner(tokens, steps, TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr):
+    """Of the tokens of any tile: how far they lie behind its first token along each axis, and in their numbers."""
+    z, y, x = split(tl.arange(0, TZ * TY * TX), TY, TX)
+    z, y, x = z * steps[0], y * steps[1], x * steps[2]
+    numbers = y * tokens[2] + x
+    if RANK == 3:
+        numbers += z * (tokens[1] * tokens[2])
+    return z, y, x, numbers
+
+
+@triton.jit
+def origin(
+    tile, groups, tokens, steps,
+    TZ: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RANK: tl.constexpr,
+):  # fmt: skip
+    """The number of a tile's first token, and how many places there are from it on along each axis."""
+    z = tile[0] * (TZ * steps[0]) + groups[0]
+    y = tile[1] * (TY * steps[1]) + groups[1]
+    x = tile[2] * (TX * steps[2]) + groups[2]
+    number = y * tokens[2] + x
+    if RANK == 3:
+        number += z * (tokens[1] * tokens[2])
+    return number, (tokens[0] - z, tokens[1] - y, tokens[2] - x)
+
+
+@triton.jit
+def exists(begin, within, RANK: tl.constexpr):
+    """Which tokens of a tile there are."""
+    left = begin[1]
+    inside = (within[1] < left[1]) & (within[2] < left[2])
+    if RANK == 3:
+        inside &= within[0] < left[0]
+    return inside
+
+
+@triton.jit
+def visited(
+    pointer, start, rows, length, begin, within, heads, head, channels, size: tl.constexpr,
+    RANK: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Tokens × channels of a tile in a loop, zero where there are none.
+
+    Over several axes by `origin` and `inner`, of which a turn changes a number and three sides alone.
+    """
+    if RANK == 1:
+        return tile(pointer, start, rows, length, heads, head, channels, size, UPCAST)
+    stride = heads.to(tl.int64) * size
+    base = pointer + (start + begin[0]) * stride + head * size
+    inside = exists(begin, within, RANK)
+    where = within[3].to(tl.int64)[:, None] * stride + channels[None, :]
+    found = tl.load(base + where, mask=inside[:, None] & (channels < size)[None, :], other=0.0)
+    if UPCAST:
+        found = found.to(tl.float32)
+    return found
+
+
+@triton.jit
+def visited_column(
+    pointer, start, rows, length, begin, within, heads, head, RANK: tl.constexpr
+):  # fmt: skip
+    """One number per token of such a tile, in float32, zero where there are none."""
+    if RANK == 1:
+        return column(pointer, start, rows, length, heads, head)
+    base = pointer + (start + begin[0]) * heads + head
+    where = within[3].to(tl.int64) * heads
+    return tl.load(base + where, mask=exists(begin, within, RANK), other=0.0)
 
 
 @triton.jit
