@@ -58,10 +58,9 @@ LOCAL_GRADIENTS = Program(
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
     states = power_of_two(size, 2)
-    numbers = 256 if states <= 32 or program is FORWARD else 128
+    numbers = 256 if program is not BACKWARD else 128 if states <= 32 else 64  # more spill
     channels = max(1, min(32, numbers // states))
-    warps = 8 if numbers == 256 else 4
-    return Tile({"N": size, "S": STEPS, "BN": states, "BD": channels}, warps, products=False)
+    return Tile({"N": size, "S": STEPS, "BN": states, "BD": channels}, 8, products=False)
 
 
 KERNEL = Kernel(

@@ -74,7 +74,8 @@ def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile
     own = max(min(4 if forward else 2, states), states // 8 if forward else states // 32)
     channels = 1 if forward else 2
     shape = {"RN": own, "RD": channels, "LN": states // own, "LD": THREADS * own // states}
-    numbers = NUMBERS // 2 if architecture == 80 and not forward else NUMBERS  # a spill otherwise
+    fewer = dtype == "float32" if forward else architecture == 80  # a spill otherwise
+    numbers = NUMBERS // 2 if fewer else NUMBERS
     steps = max(1, min(STEPS, numbers // (own * channels)))
     constants = {"N": size, "KEEP": STEPS, "S": steps, **shape}
     constants["EXACT"] = int(dtype == "float32" or not forward)
