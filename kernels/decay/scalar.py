@@ -7,6 +7,7 @@ walked. Linear attention, RetNet, Lightning attention, SSD and the stabilised mL
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ _WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 32, 8, 1)
 _UNALIGNED = {(90, 128): (128, 64, 32, 8, 2)}
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:

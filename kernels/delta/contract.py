@@ -6,6 +6,8 @@ all of diagonal plus low rank are of this form, with one or several rows (micro-
 
 from __future__ import annotations
 
+from functools import cache
+
 from dsf.kernels.contract import NARROWEST, Kernel, Program, Tile, power_of_two
 
 CODE = "dsf.kernels.triton_code"
@@ -78,6 +80,7 @@ _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:
