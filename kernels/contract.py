@@ -39,9 +39,9 @@ class Tile:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """One Triton function of a kernel, with what a compiler must know of it without a launch.
+    """One Triton function of a kernel, with what a compiler must know of it without a launch: equal to itself alone.
 
     `function` is `"module:NAME"`; `pointers` maps its pointer arguments to "data" (of the kernel's
     type), a Triton type, or "none" where an optional one is left out; `integers` and `floats` are its

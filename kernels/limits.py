@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from dsf.errors import Refusal, Refused
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -42,12 +44,19 @@ def nearest(capability: tuple[int, int]) -> int:
 
 def target_of(x: Tensor) -> tuple[str, int]:
     """The name of a tensor's type, and the architecture of the table for its device; the H100's where it is no GPU."""
+    return _name_of(x.dtype), _architecture_of(x.device) if x.is_cuda else 90
+
+
+@cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _architecture_of(device: torch.device) -> int:
     import torch
 
-    architecture = 90
-    if x.is_cuda:
-        architecture = nearest(torch.cuda.get_device_capability(x.device))
-    return str(x.dtype).removeprefix("torch."), architecture
+    return nearest(torch.cuda.get_device_capability(device))
 
 
 MOST = 65_535  # blocks along the second and third axis of a grid, on every CUDA device

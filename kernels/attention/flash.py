@@ -7,6 +7,7 @@ differ in a table alone (`geometry`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 
 import torch
@@ -39,6 +40,7 @@ _MORE = (
 )
 
 
+@cache
 def programs(weight: str, rank: int, normalised: bool) -> tuple[Program, ...]:
     """Forward, backward by query tile and backward by key tile of one weight over so many axes."""
     flags = {"RANK": rank, "WEIGHT": weight, "NORMALISED": int(normalised), "COUNT": 0, "UPCAST": 0}
@@ -54,6 +56,7 @@ def programs(weight: str, rank: int, normalised: bool) -> tuple[Program, ...]:
     )
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, size: int, architecture: int, values: int | None = None
 ) -> Tile:

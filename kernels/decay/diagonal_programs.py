@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from dsf.kernels.contract import Program, Tile
 
@@ -78,6 +79,7 @@ _WIDE = dict.fromkeys(_HALF, (32, 32, 8, 1)) | dict.fromkeys(("pairs", "of_keys"
 _LARGER_WIDE = {(100, "pairs"): (32, 32, 8, 1)}
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:

@@ -7,6 +7,7 @@ walked. Linear attention, RetNet, Lightning attention, SSD and the stabilised mL
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ _TIMED = {
 _ALONE = {("forward", 90), ("of queries", 90), ("of values", 90)}
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ def steps_of_segment(walks: int, length: int, at_once: int) -> int:
     return ALIGNED * -(-length // (ALIGNED * count))
 
 
+@cache
 def multiprocessors_of(device: torch.device) -> int:
     """Those of a GPU; one where there is none, so that what is interpreted is one walk."""
     if device.type != "cuda":

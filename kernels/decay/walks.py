@@ -88,7 +88,7 @@ class Walk:
     places: Places
     upcast: bool
 
-    @property
+    @cached_property
     def parts(self) -> tuple[int, int]:
         """How many tiles the keys and the values of a state make."""
         return int(self.tile.constants["KT"]), parts(self.places.values, self.tile)
@@ -139,7 +139,7 @@ class Walk:
         }
         function = resolve(self.program.function)
         function[(self.programs,)](
-            **{name: given[name] for name in function.arg_names if name in given},
+            **given,
             BLOCK=BLOCK,
             MARK=MARK,
             REVERSE=places.reverse,

@@ -7,6 +7,7 @@ all of diagonal plus low rank are of this form, with one or several rows (micro-
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from dsf.kernels.contract import NARROWEST, Kernel, Program, Tile, power_of_two
 
@@ -84,6 +85,7 @@ _OF_ONE_ROW = {(90, False): (16, 32, 2, 2)}  # by architecture and float32; time
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
 
+@cache
 def tile_for(
     program: Program, dtype: str, keys: int, architecture: int, values: int | None = None
 ) -> Tile:
