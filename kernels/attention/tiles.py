@@ -32,7 +32,8 @@ class Sizes(NamedTuple):
 
 # Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
 # largest without a spill, in two stages where that fits, and in three on the H100, which has no load in flight in
-# two (`dsf kernels report` shows what they use). Products of float32 are three of TF32, or exact where those spill.
+# two and ran smaller forward tiles faster (`dsf kernels report` shows what they use). Products of float32 are three
+# of TF32, or exact where those spill.
 _HALF = {
     80: {
         64: (Sizes(128, 64, 8, 2), Sizes(64, 32, 8, 2), Sizes(64, 32)),
