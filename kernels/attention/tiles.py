@@ -32,7 +32,8 @@ class Sizes(NamedTuple):
 
 # Of forward, backward by query tile and backward by key tile, by architecture and channels of a head: the
 # largest without a spill, in two stages where that fits, and in three on the H100, which has no load in flight in
-# two (`dsf kernels report` shows what they use). Products of float32 are three of TF32, or exact where those spill.
+# two and ran smaller forward tiles faster (`dsf kernels report` shows what they use). Products of float32 are three
+# of TF32, or exact where those spill.
 _HALF = {
     80: {
         64: (Sizes(128, 64, 8, 2), Sizes(64, 32, 8, 2), Sizes(64, 32)),
@@ -40,8 +41,8 @@ _HALF = {
         256: (Sizes(32, 32, 8, 2), Sizes(64, 32, 8, 2), Sizes(32, 32)),
     },
     90: {
-        64: (Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 2)),
-        128: (Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 2), Sizes(128, 64)),
+        64: (Sizes(64, 64, 4, 3), Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 2)),
+        128: (Sizes(128, 64, 8, 3), Sizes(128, 64, 8, 3), Sizes(128, 64)),
         256: (Sizes(64, 32, 8, 2), Sizes(32, 32, 8, 2), Sizes(32, 32)),
     },
     100: {
@@ -76,7 +77,10 @@ _WIDE = {
 }
 # Softplus is a series, and several axes have more places: both take registers.
 _OTHERS = {
+    ("softplus", False, 90, 64, 0): Sizes(128, 64, 8, 3),
     ("softplus", False, 90, 128, 0): Sizes(128, 64),
+    ("softplus", False, 90, 128, 1): Sizes(128, 64, 8, 2),
+    ("sigmoid", False, 90, 128, 0): Sizes(64, 32, 4, 3),
     ("softplus", False, 100, 128, 2): Sizes(64, 64),
     ("softplus", True, 80, 256, 1): Sizes(16, 16, 4),
     ("sigmoid", True, 80, 256, 1): Sizes(16, 16, 4),
@@ -90,8 +94,13 @@ _SEVERAL_AXES = {
 _LONG_PIECES = {
     (False, 80, 64, 1): Sizes(64, 64, 8, 2),
     (False, 80, 256, 0): Sizes(64, 32, 8, 2),
+    (False, 90, 128, 0): Sizes(64, 64, 4, 3),
     (False, 90, 128, 2): Sizes(128, 64, 8, 2),
     (False, 90, 256, 1): Sizes(64, 32, 8, 2),
+}
+_LONG_PIECES_OF_SEVERAL_AXES = {
+    (False, 90, 128, 0): Sizes(64, 64, 4, 3),
+    (False, 90, 128, 1): Sizes(128, 64, 8, 3),
 }
 
 
@@ -104,9 +113,13 @@ def sizes_for(
     channels = next((most for most in rows if max(size, values) <= most), max(rows))
     cell = wide, architecture, channels, place
     found = _OTHERS.get((weight, *cell), rows[channels][place])
+    long = not (size % 16 or values % 16)
     if program.flags["RANK"] != 1:
-        return _SEVERAL_AXES.get(cell, found)
-    if weight == "softplus" or size % 16 or values % 16:
+        found = _SEVERAL_AXES.get(cell, found)
+        return (
+            _LONG_PIECES_OF_SEVERAL_AXES.get(cell, found) if long and weight == "softmax" else found
+        )
+    if weight == "softplus" or not long or (weight, *cell) in _OTHERS:
         return found
     return _LONG_PIECES.get(cell, found)
 

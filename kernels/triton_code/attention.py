@@ -25,7 +25,6 @@ from .attention_tiles import (
     tokens_at,
     turned,
     visited,
-    visited_column,
     volume,
 )
 from .attention_weights import LOG2_E, elementwise, rescaled, weighed
@@ -224,7 +223,6 @@ def backward_of_keys(
     U = tile(v, k_start, columns, many, k_heads, k_head, values_of_head, V, UPCAST)
     of_keys = tl.zeros((KZ * KY * KX, BK), tl.float32)
     of_values = tl.zeros((KZ * KY * KX, BV), tl.float32)
-    within = inner(queries, steps, QZ, QY, QX, RANK)
     factor, shared = scale * LOG2_E, heads // k_heads
     for MASKED in tl.static_range(2):
         several = volume(visits) - volume(bare) if MASKED else volume(bare)
@@ -237,23 +235,12 @@ def backward_of_keys(
                 else:
                     now = turned(turn % several, whole, bare, RANK)
                 places, rows = tokens_at(now, group, queries, steps, QZ, QY, QX, RANK)
-                begin = origin(now, group, queries, steps, QZ, QY, QX, RANK)
-                Q = visited(
-                    q, start, rows, length, begin, within, heads, head, keys_of_head, K,
-                    RANK, UPCAST,
-                )  # fmt: skip
-                G = visited(
-                    do, start, rows, length, begin, within, heads, head, values_of_head, V,
-                    RANK, UPCAST,
-                )  # fmt: skip
+                Q = tile(q, start, rows, length, heads, head, keys_of_head, K, UPCAST)
+                G = tile(do, start, rows, length, heads, head, values_of_head, V, UPCAST)
                 kept, less = 0.0, 0.0
                 if NORMALISED:
-                    kept = visited_column(
-                        row, start, rows, length, begin, within, heads, head, RANK
-                    )[:, None]
-                    less = visited_column(
-                        delta, start, rows, length, begin, within, heads, head, RANK
-                    )[:, None]
+                    kept = column(row, start, rows, length, heads, head)[:, None]
+                    less = column(delta, start, rows, length, heads, head)[:, None]
                 S = scored(tl.dot(Q, tl.trans(W), input_precision=PRECISION), scale, bias, WEIGHT)
                 if MASKED:
                     lows, highs = spans(low, high, group, steps, counts, places, RANK)

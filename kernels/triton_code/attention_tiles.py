@@ -7,7 +7,7 @@ A tile's tokens lie where `dsf.sim.permutation` orders them: in the address, so 
 import triton
 import triton.language as tl
 
-from .memory import column, tile
+from .memory import tile
 
 
 @triton.jit
@@ -173,18 +173,6 @@ def visited(
     if UPCAST:
         found = found.to(tl.float32)
     return found
-
-
-@triton.jit
-def visited_column(
-    pointer, start, rows, length, begin, within, heads, head, RANK: tl.constexpr
-):  # fmt: skip
-    """One number per token of such a tile, in float32, zero where there are none."""
-    if RANK == 1:
-        return column(pointer, start, rows, length, heads, head)
-    base = pointer + (start + begin[0]) * heads + head
-    where = within[3].to(tl.int64) * heads
-    return tl.load(base + where, mask=exists(begin, within, RANK), other=0.0)
 
 
 @triton.jit
