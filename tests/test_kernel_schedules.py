@@ -34,7 +34,7 @@ def test_segments_fill_the_device_and_no_more(
 
 def test_many_walks_are_never_cut_and_few_are() -> None:
     assert steps_of_segment(132, 1 << 20, 132) == 1 << 20
-    assert steps_of_segment(1, 1 << 16, 132) == 512
+    assert steps_of_segment(1, 1 << 16, 132) == 1024
     finer = [steps_of_segment(walks, 1 << 20, 132) for walks in (1, 2, 4, 8, 16, 32)]
     assert finer == sorted(finer)
 

@@ -13,7 +13,7 @@ from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
 
-LEAST = 256  # steps: a shorter segment is not worth the state that is written and read for it
+LEAST = 1024  # steps: a shorter segment is not worth the programs that are launched for it
 ENOUGH = 4  # segments: with fewer, what is walked twice costs what is won
 ALIGNED = 64  # steps: a segment is whole chunks of every tile
 BLOCK = 1024  # numbers of a state that one program carries
@@ -32,10 +32,10 @@ def steps_of_segment(walks: int, length: int, at_once: int) -> int:
     `walks` is the number of programs that walk `length` steps: sequences · heads · tiles of the state; a device runs
     `at_once` of them at once. One walk takes a time of T = `length`; in n segments that run at once it takes at most
     2 T / n, since a segment is walked once for what it adds to the state and once from its true initial state. So n
-    fills the device, no segment is shorter than 256 steps, and with fewer than four segments there is one walk.
+    fills the device, no segment is shorter than 1024 steps, and with fewer than four segments there is one walk.
 
     >>> steps_of_segment(4, 16384, 132), steps_of_segment(64, 16384, 132), steps_of_segment(4, 1000, 132)
-    (512, 16384, 1000)
+    (1024, 16384, 1000)
     """
     count = min(at_once // max(1, walks), length // LEAST)
     if count < ENOUGH:

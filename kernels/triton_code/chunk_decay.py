@@ -93,7 +93,9 @@ def walk(
                 if ((at + C) % MARK == 0) | (left <= C):
                     mark = (slot + at // MARK) * heads + head
                     there = matrix(marks, mark, keys, channels, K, V, ACROSS)
-                    met = tl.sum(tl.sum(there * S, 1), 0)
+                    # Rounded as the gradients of this chunk read it, so that what they share cancels.
+                    read = S.to(W.dtype).to(tl.float32)
+                    met = tl.sum(tl.sum(there * read, 1), 0)
                     tl.store(meets + (mark * KT + key_part) * VT + value_part, met)
         else:
             near, late = from_start * scale, to_end
