@@ -165,14 +165,14 @@ def visited(
     """
     if RANK == 1:
         return tile(pointer, start, rows, length, heads, head, channels, size, UPCAST)
-    stride = heads.to(tl.int64) * size
-    base = pointer + (start + begin[0]) * stride + head * size
-    inside = exists(begin, within, RANK)
-    where = within[3].to(tl.int64)[:, None] * stride + channels[None, :]
-    found = tl.load(base + where, mask=inside[:, None] & (channels < size)[None, :], other=0.0)
-    if UPCAST:
-        found = found.to(tl.float32)
-    return found
+    else:
+        base = pointer + (start + begin[0]) * heads * size + head * size
+        inside = exists(begin, within, RANK)
+        where = within[3].to(tl.int64)[:, None] * heads * size + channels[None, :]
+        found = tl.load(base + where, mask=inside[:, None] & (channels < size)[None, :], other=0.0)
+        if UPCAST:
+            found = found.to(tl.float32)
+        return found
 
 
 @triton.jit
