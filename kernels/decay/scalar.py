@@ -23,7 +23,7 @@ from .segments import CARRY, Segments, multiprocessors_of
 from .walks import BLOCK, MARK, Places, Quantities, Walk, walk_of
 
 CODE = "dsf.kernels.triton_code"
-_NAMES = "reads writes values sums state out final decays own inner marks meets"
+_NAMES = "reads writes values sums state out final decays own inner marks meets far"
 _DATA = ("reads", "writes", "values", "own", "out", "marks")
 _HEADS = ("heads", "read_heads", "write_heads", "value_heads", "own_heads")
 
@@ -47,8 +47,8 @@ def _walk(label: str, pointers: str, *, reverse: int = 0, across: int = 0) -> Pr
 _TOKENS = "reads writes values sums"
 FORWARD = _walk("forward", f"{_TOKENS} state out final")
 OF_QUERIES = _walk("of queries", f"{_TOKENS} state out own inner marks", across=1)
-OF_KEYS = _walk("of keys", f"{_TOKENS} state out own inner marks meets", reverse=1, across=1)
-OF_VALUES = _walk("of values", f"{_TOKENS} state out final", reverse=1)
+OF_KEYS = _walk("of keys", f"{_TOKENS} state out own inner far", reverse=1, across=1)
+OF_VALUES = _walk("of values", f"{_TOKENS} state out final marks meets", reverse=1)
 STATES = _walk("states of segments", "writes values sums final decays")
 GRADIENTS = _walk("gradients of segments", "writes values sums final", reverse=1)
 SUMS = Program(
@@ -59,10 +59,10 @@ SUMS = Program(
 )
 OF_GATES = Program(
     f"{CODE}.decay_gates:of_gates",
-    dict.fromkeys(("g", "reads", "writes", "meets", "dg"), "fp32")
+    dict.fromkeys(("g", "reads", "writes", "meets", "far", "dg"), "fp32")
     | {"starts": "i64", "owners": "i64"},
     ("length", "heads"),
-    flags={"READ_PARTS": 2, "WRITE_PARTS": 2, "MARK": MARK, "PACKED": 1},
+    flags={"READ_PARTS": 2, "WRITE_PARTS": 2, "MEET_PARTS": 2, "MARK": MARK, "PACKED": 1},
 )
 WALKS = (FORWARD, OF_QUERIES, OF_KEYS, OF_VALUES, STATES, GRADIENTS)
 
@@ -166,13 +166,14 @@ def backward(
         for walk, like in ((of_queries, x.q), (of_keys, x.k), (of_values, x.v))
     )
     reads, writes, dstate = of_queries.inner(), of_keys.inner(), torch.empty_like(part.state)
-    count = part.packing.slots(MARK)[0]
-    marks = x.v.new_empty(count, *x.state.shape[1:], dtype=torch.float32 if upcast else x.v.dtype)
-    meets = x.g.new_empty(count, x.heads, writes.shape[-1])
+    count, dtype = part.packing.slots(MARK)[0], torch.float32 if upcast else x.v.dtype
+    marks, meets = x.v.new_empty(count, *x.state.shape[1:], dtype=dtype), of_values.at_marks()
+    whole_blocks = of_keys.tile.constants["C"] == MARK
+    far = of_keys.at_marks() if whole_blocks else None
     of_queries.run(out=dq, inner=reads, marks=marks)
-    of_keys.run(out=dk, inner=writes, marks=marks, meets=meets)
-    of_values.run(out=dv, final=dstate)
-    dg = part.of_gates(reads, writes, meets)
+    of_keys.run(out=dk, inner=writes, far=far)
+    of_values.run(out=dv, final=dstate, marks=marks, meets=meets)
+    dg = part.of_gates(reads, writes, meets, far)
     if segments is not None:
         dstate = segments.first(dstate)
     return (

@@ -39,12 +39,13 @@ class Quantities(Chunked):
         self._per_block("sum_up", BLOCK, sums=found, g=self.g, rows=self.rows)
         return found
 
-    def of_gates(self, reads: Tensor, writes: Tensor, meets: Tensor) -> Tensor:
-        """The gradient of log-decays from ⟨q, dq⟩ and ⟨k, dk⟩ (B, T, H, parts), and ⟨S, dS⟩ at marks (·, H, parts)."""
+    def of_gates(self, reads: Tensor, writes: Tensor, meets: Tensor, far: Tensor | None) -> Tensor:
+        """The gradient of log-decays: ⟨q, dq⟩, ⟨k, dk⟩ are (B, T, H, parts), what is left at marks (·, H, parts)."""
         found = torch.empty_like(self.g)
-        parts = {"READ_PARTS": reads.shape[-1], "WRITE_PARTS": writes.shape[-1]}
         given = {"g": self.g, "reads": reads, "writes": writes, "meets": meets, "dg": found}
-        self._per_block("of_gates", MARK, **given, **parts)
+        parts = {"READ_PARTS": reads, "WRITE_PARTS": writes, "MEET_PARTS": meets}
+        counts = {name: x.shape[-1] for name, x in parts.items()}
+        self._per_block("of_gates", MARK, **given, **counts, far=far)
         return found
 
     def _per_block(self, name: str, steps: int, **given: Any) -> None:
@@ -104,6 +105,11 @@ class Walk:
         size = (*values.shape[:2], self.x.heads, self.parts[0], values.shape[3])
         return values.new_empty(size, dtype=dtype)
 
+    def at_marks(self) -> Tensor:
+        """Room for a number at every mark (·, H, parts)."""
+        count = self.x.packing.slots(MARK)[0]
+        return self.x.g.new_empty(count, self.x.heads, self.parts[0] * self.parts[1])
+
     def inner(self) -> Tensor:
         """Room for ⟨own, outputs⟩ (B, T, H, parts)."""
         return self.x.g.new_empty(*self.x.g.shape, self.parts[0] * self.parts[1])
@@ -123,7 +129,7 @@ class Walk:
             f"{name.removesuffix('s')}_heads": 1 if y is None else y.shape[2]
             for name, y in tokens.items()
         }
-        left_out = dict.fromkeys(("out", "final", "decays", "inner", "marks", "meets"))
+        left_out = dict.fromkeys(("out", "final", "decays", "inner", "marks", "meets", "far"))
         given: dict[str, Any] = {
             **left_out,
             **tokens,

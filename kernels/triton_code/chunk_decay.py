@@ -19,7 +19,7 @@ from .slots import first_slot
 
 @triton.jit
 def walk(
-    reads, writes, values, sums, state, out, final, decays, own, inner, marks, meets, starts,
+    reads, writes, values, sums, state, out, final, decays, own, inner, marks, meets, far, starts,
     length, rows, scale,
     heads: tl.constexpr, read_heads: tl.constexpr, write_heads: tl.constexpr, value_heads: tl.constexpr,
     own_heads: tl.constexpr,
@@ -31,9 +31,11 @@ def walk(
 
     `sums` (H, all rows, 4) has high, low (read with REST), since and until of `decay.py`, in blocks of BLOCK steps of
     a sequence. With REVERSE the walk is from the last chunk to the first; with ACROSS states lie in memory as (values,
-    keys). `own` is the tensor that `out` is the gradient of, and `inner` takes ⟨own, out⟩ of every step. Every MARK
-    steps of a sequence, and at its end, a walk forward in time leaves its state in `marks`; one backward puts its
-    product with the state that lies there into `meets`.
+    keys). `own` is the tensor that `out` is the gradient of, and `inner` takes ⟨own, out⟩ of every step.
+
+    A walk forward in time leaves its state in `marks`, and one backward puts its product with the state that lies
+    there into `meets`: where a chunk is a block of MARK steps, the state before it, faded over it, and `far` takes the
+    sum of ⟨own, out⟩ from the state alone; where it is less, the state after each block.
     """
     VT: tl.constexpr = (V + BV - 1) // BV
     key_part, value_part, index = part(KT, VT)
@@ -58,6 +60,18 @@ def walk(
         if REVERSE:
             at = (chunks - 1 - turn) * C
         left, row = steps - at, first + at
+        mark = (slot + at // MARK) * heads + head
+        met = 0.0
+        if REVERSE:
+            if meets is not None:
+                if C == MARK or ((at + C) % MARK == 0) | (left <= C):
+                    # Rounded as the gradients of this chunk read it, so that what they share cancels.
+                    read = S.to(writes.dtype.element_ty).to(tl.float32)
+                    there = matrix(marks, mark, keys, channels, K, V, ACROSS)
+                    met = tl.sum(there * read)
+        elif C == MARK:
+            if marks is not None:
+                put_matrix(marks, S, mark, keys, channels, K, V, ACROSS)
         # What is loaded late is not in registers early.
         W = tile_of_chunk(writes, row, offsets, left, write_heads, write_head, keys, K, UPCAST)
         if out is not None:
@@ -90,12 +104,9 @@ def walk(
             near, late = to_end, from_start * scale
             border = tl.load(at_sums + 4 * offsets + 3, mask=inside, other=0.0).to(tl.int32)
             if meets is not None:
-                if ((at + C) % MARK == 0) | (left <= C):
-                    mark = (slot + at // MARK) * heads + head
-                    there = matrix(marks, mark, keys, channels, K, V, ACROSS)
-                    # Rounded as the gradients of this chunk read it, so that what they share cancels.
-                    read = S.to(W.dtype).to(tl.float32)
-                    met = tl.sum(tl.sum(there * read, 1), 0)
+                if C == MARK:
+                    met = met * whole
+                if C == MARK or ((at + C) % MARK == 0) | (left <= C):
                     tl.store(meets + (mark * KT + key_part) * VT + value_part, met)
         else:
             near, late = from_start * scale, to_end
@@ -103,6 +114,10 @@ def walk(
         if out is not None:
             P = (faded(P, high, low, border, numbers, REVERSE) * scale).to(W.dtype)
             Y = tl.dot(Q, S.to(Q.dtype), input_precision=PRECISION) * near[:, None]
+            if far is not None:
+                X = tile_of_chunk(own, row, offsets, left, own_heads, own_head, channels, V, UPCAST)
+                at_part = mark * (KT * VT) + key_part * VT + value_part
+                tl.store(far + at_part, tl.sum(X.to(tl.float32) * Y))
         U = tile_of_chunk(values, row, offsets, left, value_heads, value_head, channels, V, UPCAST)
         if out is not None:
             Y = tl.dot(P, U, acc=Y, input_precision=PRECISION)
@@ -119,10 +134,9 @@ def walk(
         if final is not None:
             if at == 0 if REVERSE else left <= C:
                 put_matrix(final, S, index, keys, channels, K, V, ACROSS)
-        if not REVERSE:
+        if C < MARK and not REVERSE:
             if marks is not None:
                 if ((at + C) % MARK == 0) | (left <= C):
-                    mark = (slot + at // MARK) * heads + head
                     put_matrix(marks, S, mark, keys, channels, K, V, ACROSS)
     if decays is not None:
         tl.store(decays + index, decay, mask=key_part + value_part == 0)

@@ -29,13 +29,16 @@ def sum_up(
 
 @triton.jit
 def of_gates(
-    g, reads, writes, meets, dg, starts, owners, length, heads,
-    READ_PARTS: tl.constexpr, WRITE_PARTS: tl.constexpr, MARK: tl.constexpr, PACKED: tl.constexpr,
+    g, reads, writes, meets, far, dg, starts, owners, length, heads,
+    READ_PARTS: tl.constexpr, WRITE_PARTS: tl.constexpr, MEET_PARTS: tl.constexpr,
+    MARK: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """dg_t = Σ_{t ≤ s ≤ e} (⟨q_s, dq_s⟩ - ⟨k_s, dk_s⟩) + ⟨S_e, dS_e⟩, with e the end of the block of MARK steps.
 
-    A sum ends with its block, so that what does not cancel does not pile up. The inner products come in parts; they
-    are added up in float64. A decay of exactly zero has a log without gradient.
+    A sum ends with its block, so that what does not cancel does not pile up. The last product is `meets` and, where it
+    is of the state before the block, with `far` the part of Σ ⟨k, dk⟩ that leaves the block: what is subtracted of
+    it is then the same numbers. Inner products come in parts; they are added up in float64. A decay of exactly zero
+    has a log without gradient.
     """
     slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first, steps, number = chunk_of(slot, starts, owners, length, MARK, PACKED)
@@ -48,10 +51,12 @@ def of_gates(
     for part in tl.static_range(WRITE_PARTS):
         each -= tl.load(writes + at * WRITE_PARTS + part, mask=inside, other=0.0).to(tl.float64)
     # There are slots between packed sequences in which nothing lies.
-    end, some = tl.zeros((1,), tl.float64), number * MARK < steps
-    for part in tl.static_range(WRITE_PARTS):
-        mark = (slot * heads + head) * WRITE_PARTS + part
-        end += tl.load(meets + mark, mask=some, other=0.0).to(tl.float64)
+    end, some, mark = tl.zeros((1,), tl.float64), number * MARK < steps, slot * heads + head
+    for part in tl.static_range(MEET_PARTS):
+        end += tl.load(meets + mark * MEET_PARTS + part, mask=some, other=0.0).to(tl.float64)
+    if far is not None:
+        for part in tl.static_range(WRITE_PARTS):
+            end += tl.load(far + mark * WRITE_PARTS + part, mask=some, other=0.0).to(tl.float64)
     found = tl.cumsum(each, 0, reverse=True) + end
     logs = tl.load(g + at, mask=inside, other=0.0)
     tl.store(dg + at, tl.where(logs == -float("inf"), 0.0, found), mask=inside)

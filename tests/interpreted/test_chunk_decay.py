@@ -350,8 +350,8 @@ def test_planted_bugs_of_segments_are_caught(name: str, monkeypatch) -> None:
             law_within_bounds(next(r for r in IN_SEGMENTS if r.name == f"{name}, in segments"))
 
 
-def _wrong_order(x, reads, writes, meets):
-    return of_gates(x, writes, reads, meets)
+def _wrong_order(x, reads, writes, meets, far):
+    return of_gates(x, writes, reads, meets, far)
 
 
 of_gates = scalar.Quantities.of_gates
@@ -363,8 +363,18 @@ def test_a_planted_bug_of_the_gates_is_caught(monkeypatch) -> None:
         law_within_bounds(ROWS[0])
 
 
-def _no_meeting(x, reads, writes, meets):
-    return of_gates(x, reads, writes, torch.zeros_like(meets))
+def _no_meeting(x, reads, writes, meets, far):
+    return of_gates(x, reads, writes, torch.zeros_like(meets), far)
+
+
+def _nothing_leaves(x, reads, writes, meets, far):
+    return of_gates(x, reads, writes, meets, torch.zeros_like(far))
+
+
+def test_a_block_of_gates_whose_writes_do_not_leave_it_is_caught(monkeypatch) -> None:
+    monkeypatch.setattr(scalar.Quantities, "of_gates", _nothing_leaves)
+    with pytest.raises(BoundExceeded):
+        law_within_bounds(next(row for row in ROWS if row.name == "float16"))
 
 
 def test_a_block_of_gates_that_forgets_what_comes_later_is_caught(monkeypatch) -> None:
@@ -393,8 +403,8 @@ def test_the_gradient_of_gates_is_the_judge_s_sum() -> None:
     g = torch.tensor([float(a) for a in decays]).log()[None, :, None]
     one = torch.ones(1, len(exact), 1, 1)
     x = scalar.Quantities.of(one, one, one, g, None, 1.0, None)
-    found = x.of_gates(
-        reads[None, :, None, None], writes[None, :, None, None], torch.zeros(1, 1, 1)
-    )
+    nothing = torch.zeros(1, 1, 1)
+    columns = (y[None, :, None, None] for y in (reads, writes))
+    found = x.of_gates(*columns, nothing, None)
     bound = 4 * len(exact) * unit_roundoff(torch.float32) * (reads.abs() + writes.abs()).sum()
     require_within(found.flatten(), exact, bound.expand_as(exact), "dg")

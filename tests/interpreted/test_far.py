@@ -66,8 +66,8 @@ STREAMS = {"reads": "q", "writes": "k", "values": "v", "own": "own"}
 RESULTS = {
     "forward": ("out", "final"),
     "of queries": ("out", "inner", "marks"),
-    "of keys": ("out", "inner", "marks", "meets"),
-    "of values": ("out", "final"),
+    "of keys": ("out", "inner", "far"),
+    "of values": ("out", "final", "marks", "meets"),
     "states of segments": ("final", "decays"),
     "gradients of segments": ("final",),
 }
@@ -83,7 +83,7 @@ def scalar_decay(program: Program) -> None:
     time = {each: drawn(*lead, 1) for each in ("q", "k", "v", "own", "out")}
     time |= {"g": -drawn(*lead).abs(), "inner": drawn(*lead, 1)}
     rest = {each: drawn(1, 2, 1, 1) for each in ("state", "final", "marks")}
-    rest |= {"decays": drawn(1, 2), "meets": drawn(1, 2, 1)}
+    rest |= {"decays": drawn(1, 2), "meets": drawn(1, 2, 1), "far": drawn(1, 2, 1)}
 
     def launch(packing: Packing, given: dict[str, Tensor]) -> None:
         x = scalar.Quantities(
@@ -103,10 +103,10 @@ def scalar_decay(program: Program) -> None:
         places = Places(state=state, across=across, reverse=reverse, **taken)
         walk = walk_of(x, program, scalar.tile_for, places)
         results = {each: given[each] for each in names}
-        for each in {"marks", "meets"} & set(names):
+        for each in {"marks", "meets", "far"} & set(names):
             results[each] = slots(packing, given[each])
         walk.run(**results)
-        for each in {"marks", "meets"} & set(names):
+        for each in {"marks", "meets", "far"} & set(names):
             given[each].copy_(results[each][-1:])
 
     law(launch, time, rest)
