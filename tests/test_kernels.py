@@ -225,7 +225,8 @@ def test_devices_get_the_tiles_of_their_own_generation() -> None:
     for cell in cells():
         tile = {name: x for name, x in cell.tile.constants.items() if isinstance(x, int)}
         assert tile.get("BK", 1) * tile.get("KT", 1) >= tile.get("K", 1)
-        blocks = [x for name, x in tile.items() if name in ("C", "BK", "BV", "S", "BC", "BN", "BD")]
+        names = ("C", "BK", "BV", "S", "BC", "BN", "BD", "BLOCK", "MARK")
+        blocks = [x for name, x in tile.items() if name in names]
         assert blocks and all(x & (x - 1) == 0 for x in blocks)
 
 

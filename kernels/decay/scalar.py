@@ -94,7 +94,8 @@ def tile_for(
     if program is CARRY:
         return Tile({"SIZE": keys * values, "BC": CELLS}, products=False)
     if program in (SUMS, OF_GATES):
-        return Tile({}, 1, products=False)
+        steps = {"BLOCK": BLOCK} if program is SUMS else {"MARK": MARK}
+        return Tile(steps, 1, products=False)
     wide = dtype == "float32"
     size = next((size for size in (64, 128) if keys <= size), 256)
     usual = _WIDE[architecture] if wide else _HALF[architecture][size]
