@@ -310,10 +310,10 @@ def test_a_page_is_drawn_from_the_rows() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"complete": False}, "not of a whole run"), ({"only": ["x"]}, "not of a whole run"),
-     ({"identity": {"kind": "cpu"}}, "a dry run"), ({"schema": "other"}, "not a file of")],
+    [({"only": ["x"]}, "some cases alone"), ({"identity": {"kind": "cpu"}}, "a dry run"),
+     ({"schema": "other"}, "not a file of")],
 )  # fmt: skip
-def test_only_a_whole_run_on_a_gpu_is_drawn(
+def test_only_a_run_on_a_gpu_is_drawn(
     change, words: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     import gpu
@@ -337,6 +337,13 @@ def test_the_committed_page_is_what_its_file_says() -> None:
         assert not (ROOT / "kernels" / "claims" / "measured").exists()
         return
     text = TARGET.read_text(encoding="utf-8")
-    source = Path(text.partition("--render ")[2].partition("`")[0])
-    document = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    assert text == page(document, source)
+    sources = [Path(x) for x in text.partition("--render ")[2].partition("`")[0].split()]
+    run, *samples = (json.loads((ROOT / x).read_text(encoding="utf-8")) for x in sources)
+    assert text == page(run, *sources, samples=samples)
+
+
+def test_a_run_that_was_cut_off_says_so() -> None:
+    from gpu_parts.render import page
+
+    text = page(made_up_document() | {"complete": False, "left": ["a", "b"]}, Path("a.json"))
+    assert "The run was cut off: 2 of" in text

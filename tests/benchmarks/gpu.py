@@ -2,7 +2,8 @@
 
 The rows so far are in FILE after each of them; the same command goes on where a run was cut off. `--device cpu` is
 the dry run: the same code on the operators of the CPU, at tiny sizes; its times mean nothing. `--render FILE` writes
-docs/gpu-measurements.md from a complete file. Needs torch, numpy and Triton, and no installation of this package.
+docs/gpu-measurements.md from files of the repository. Needs torch, numpy and Triton, and this package need not be
+installed.
 
 Exit codes: 0 every aim holds, 1 one is violated, 2 bad usage, 3 one is undecided.
 """
@@ -34,7 +35,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes for checks; 0: all in this process")
     parser.add_argument("--budget", type=float, help="seconds after which no job is begun")
     parser.add_argument(
-        "--render", type=Path, metavar="FILE", help="write the page of a complete file"
+        "--render",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="write the page of a run, with samples of earlier code",
     )
     parser.add_argument("--to", type=Path, help="where --render writes; docs/gpu-measurements.md")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""The page of a run: docs/gpu-measurements.md from a complete file in the repository, and from nothing else."""
+"""The page of a run: docs/gpu-measurements.md from files in the repository, and from nothing else."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,33 @@ from .verdicts import Rows, best, speed_up
 TARGET = ROOT / "docs" / "gpu-measurements.md"
 
 
-def render(path: Path, target: Path | None = None) -> int:
-    """Write the page; raises `BadUsage` for a file that is not complete, not of a GPU or not in the repository."""
-    source = path.resolve()
-    if not source.is_relative_to(ROOT):
-        raise BadUsage(
-            f"{path} is outside the repository: commit it first, so that the page can name it"
-        )
-    document = read(source)
-    if document["identity"]["kind"] != "cuda":
-        raise BadUsage(f"{path} is of a dry run, which measures nothing")
-    if not document["complete"] or document["only"]:
-        raise BadUsage(f"{path} is not of a whole run: go on with gpu.py --out {path}")
-    (target or TARGET).write_text(page(document, source.relative_to(ROOT)), encoding="utf-8")
+def render(paths: Sequence[Path], target: Path | None = None) -> int:
+    """Write the page of a run and of samples of earlier code.
+
+    Raises `BadUsage` for a file that is not of a GPU or not in the repository, or a run of some cases alone.
+    """
+    documents = {path.resolve(): read(path.resolve()) for path in paths}
+    for path, document in documents.items():
+        if not path.is_relative_to(ROOT):
+            raise BadUsage(
+                f"{path} is outside the repository: commit it first, so that the page can name it"
+            )
+        if document["identity"]["kind"] != "cuda":
+            raise BadUsage(f"{path} is of a dry run, which measures nothing")
+    run, *samples = documents.values()
+    if run["only"]:
+        raise BadUsage(f"{paths[0]} is of some cases alone: run without --only")
+    sources = [path.relative_to(ROOT) for path in documents]
+    (target or TARGET).write_text(page(run, *sources, samples=samples), encoding="utf-8")
     return 0
 
 
-def page(document: dict[str, Any], source: Path) -> str:
+def page(document: dict[str, Any], *sources: Path, samples: Sequence[dict[str, Any]] = ()) -> str:
     """The page as text."""
     lines = [
         "# Measurements on a GPU",
         "",
-        _preamble(document, source),
+        _preamble(document, sources),
         "",
         "## Aims",
         "",
@@ -64,21 +69,32 @@ def page(document: dict[str, Any], source: Path) -> str:
         lines += ["", f"## {title}", ""]
         for case, rows in _by_case(document, "time", group):
             lines += [f"### {case[0].upper()}{case[1:]}", "", *_times(rows, document), ""]
+    for sample in samples:
+        code, date = sample["identity"]["code"], sample["date"]
+        lines += [f"## A sample of earlier code ({code}, {date})", ""]
+        for case, rows in _by_case(sample, "time", "times"):
+            lines += [f"{case[0].upper()}{case[1:]}:", "", *_times(rows, sample), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _preamble(document: dict[str, Any], source: Path) -> str:
+def _preamble(document: dict[str, Any], sources: Iterable[Path]) -> str:
     of = document["identity"]
     capability = ".".join(map(str, of["capability"]))
     quick = " A quick run: a sample of sizes." if of["quick"] else ""
     copies = [row["copy_tb_s"] for row in document["rows"] if "copy_tb_s" in row]
     copied = f", {statistics.median(copies):.3g} TB/s" if copies else ""
+    done, left = len(document["rows"]), len(document.get("left", ()))
+    cut = (
+        f" The run was cut off: {left} of {done + left} jobs are left, and not on this page."
+        * bool(left)
+    )
     return (
-        f"Written by `tests/benchmarks/gpu.py --render {source.as_posix()}` from the rows in that file. "
+        f"Written by `tests/benchmarks/gpu.py --render {' '.join(x.as_posix() for x in sources)}` from the rows there. "
         f"{of['device']} (compute capability {capability}), torch {of['torch']}, Triton {of['triton']}, "
         f"CUDA {of['cuda']}, Python {of['python']}, dsf {of['dsf']}, {document['date']}.{quick} Milliseconds, "
         "median; in a CUDA graph, and as Python calls it. The floor is every input and output moved once at the "
         f"bandwidth of a copy in the same run{copied}. What peers tune is measured for 12 ms a configuration."
+        f"{cut}"
     )
 
 
