@@ -56,7 +56,7 @@ def cells(
 
     >>> from dsf.kernels.report import cells
     >>> next(cells([90], ["bfloat16"], [64])).program.name
-    'forward'
+    'walk, forward'
     """
     chosen, aligned = tuple(architectures), tuple(alignments)
     for kernel in kernels():

@@ -281,5 +281,6 @@ def test_segments_keep_the_states_that_one_walk_keeps(place: int) -> None:
     _, _, kept = selective.forward(q, steps=steps[0])
     found = selective.backward(q, kept, case.dy, case.dfinal, steps=steps[1])
     exact = selective.backward(q, selective.forward(q)[2], case.dy, case.dfinal)
+    roundings = 8 * case.dy.shape[1] * unit_roundoff(torch.float32)
     for one, other in zip(found, exact, strict=True):
-        torch.testing.assert_close(one, other)
+        require_within(one, other, (roundings * other.abs().max()).expand_as(other), "gradient")

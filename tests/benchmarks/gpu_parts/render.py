@@ -19,12 +19,14 @@ def render(paths: Sequence[Path], target: Path | None = None) -> int:
 
     Raises `BadUsage` for a file that is not of a GPU or not in the repository, or a run of some cases alone.
     """
-    documents = {path.resolve(): read(path.resolve()) for path in paths}
-    for path, document in documents.items():
+    whole = [path.resolve() for path in paths]
+    for path in whole:
         if not path.is_relative_to(ROOT):
             raise BadUsage(
                 f"{path} is outside the repository: commit it first, so that the page can name it"
             )
+    documents = {path: read(path) for path in whole}
+    for path, document in documents.items():
         if document["identity"]["kind"] != "cuda":
             raise BadUsage(f"{path} is of a dry run, which measures nothing")
     run, *samples = documents.values()
