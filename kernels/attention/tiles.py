@@ -80,6 +80,7 @@ _OTHERS = {
     ("softplus", False, 90, 64, 0): Sizes(128, 64, 8, 3),
     ("softplus", False, 90, 128, 0): Sizes(128, 64),
     ("softplus", False, 90, 128, 1): Sizes(128, 64, 8, 2),
+    ("softplus", False, 90, 128, 2): Sizes(128, 32),
     ("sigmoid", False, 90, 128, 0): Sizes(64, 32, 4, 3),
     ("softplus", False, 100, 128, 2): Sizes(64, 64),
     ("softplus", True, 80, 256, 1): Sizes(16, 16, 4),

@@ -80,7 +80,13 @@ _OTHERWISE: dict[tuple[int, str, bool, bool], tuple[int, int, int, int]] = {
     (100, "prepare", True, True): (16, 16, 4, 1),
     (100, "gradients", True, False): (16, 16, 4, 1),
 }
-_OF_ONE_ROW = {(90, False): (16, 32, 2, 2)}  # by architecture and float32; timed on an H100
+# By architecture, float32 and whether there are more than 64 keys.
+_OF_ONE_ROW = {
+    **dict.fromkeys(((90, False, True), (90, False, False)), (16, 32, 2, 2)),
+    (100, False, True): (16, 16, 2, 1),
+}
+# Where rows of a head do not divide by 16.
+_UNALIGNED = {(90, "prepare", True, False): (16, 16, 2, 1)}
 # Of the walks, where the state is not held in registers: any size fits.
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
@@ -94,12 +100,15 @@ def tile_for(
     keyed, chunk = bool(program.flags["KEYED"]), 16 if wide else 32
     name = program.function.partition(":")[2]
     usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(name)]
-    chosen = _OTHERWISE.get((architecture, name, keyed, wide), usual)
+    case = (architecture, name, keyed, wide)
+    chosen = _OTHERWISE.get(case, usual)
+    if keys % 16 or values % 16:
+        chosen = _UNALIGNED.get(case, chosen)
     held = not wide and keys <= 128
     if name in _IN_MEMORY and not held:
         chosen = _IN_MEMORY[name]
     if program is ONE_ROW:
-        chosen = _OF_ONE_ROW.get((architecture, wide), chosen)
+        chosen = _OF_ONE_ROW.get((architecture, wide, keys > 64), chosen)
     of_keys, of_values, warps, stages = chosen
     of_keys, of_values = (
         min(power_of_two(keys, NARROWEST), of_keys),
