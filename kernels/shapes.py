@@ -42,19 +42,22 @@ class Packing:
             return self.length
         return int(self.starts.diff().max()) if self.sequences else 0
 
-    def slots(self, steps: int) -> tuple[int, Tensor | None]:
-        """How many blocks of so many steps there are room for, and whose each is where sequences are packed.
+    def slots(self, steps: int) -> int:
+        """How many blocks of so many steps there are room for, so that the device is not asked.
 
-        Block n of a packed sequence lies at ⌊start / steps⌋ + its number + n, so that the device is not asked.
+        Block n of a packed sequence lies at ⌊start / steps⌋ + its number + n.
         """
         if self.starts is None:
-            return self.sequences * -(-self.length // steps), None
-        count = self.sequences
-        if not count:
-            return 0, self.starts
-        numbers = torch.arange(self.length // steps + count, device=self.starts.device)
-        first = self.starts[:-1] // steps + numbers[:count]
-        return len(numbers), torch.searchsorted(first, numbers, right=True) - 1
+            return self.sequences * -(-self.length // steps)
+        return self.length // steps + self.sequences if self.sequences else 0
+
+    def owners(self, steps: int) -> Tensor | None:
+        """Which sequence the block in each slot is of; None where none is packed."""
+        if self.starts is None:
+            return None
+        numbers = torch.arange(self.slots(steps), device=self.starts.device)
+        first = self.starts[:-1] // steps + numbers[: self.sequences]
+        return torch.searchsorted(first, numbers, right=True) - 1
 
 
 def checked_decay(

@@ -76,7 +76,7 @@ class Quantities(Chunked):
 
     @property
     def slots(self) -> int:
-        return self.packing.slots(CHUNK)[0]
+        return self.packing.slots(CHUNK)
 
     def kept(self, *sizes: int, upcast: bool) -> Tensor:
         """Room for something of every chunk and head, in the type of the data."""
@@ -129,7 +129,7 @@ def prepared(x: Quantities, upcast: bool) -> Known:
     near_q, near_k = (x.g.new_empty(x.g.shape, dtype=dtype) for _ in range(2))
     found: Known = {
         **{"reads": x.kept(CHUNK, CHUNK, upcast=upcast), "near_q": near_q, "near_k": near_k},
-        **{"whole": x.g.new_empty(x.slots, x.heads, keys), "owners": x.packing.slots(CHUNK)[1]},
+        **{"whole": x.g.new_empty(x.slots, x.heads, keys), "owners": x.packing.owners(CHUNK)},
         **{"before": x.kept(*x.state.shape[2:], upcast=upcast), "final": torch.empty_like(x.state)},
     }
     run(x, "pairs", upcast, found)

@@ -167,7 +167,7 @@ def backward(
         for walk, like in ((of_queries, x.q), (of_keys, x.k), (of_values, x.v))
     )
     reads, writes, dstate = of_queries.inner(), of_keys.inner(), torch.empty_like(part.state)
-    count, dtype = part.packing.slots(MARK)[0], torch.float32 if upcast else x.v.dtype
+    count, dtype = part.packing.slots(MARK), torch.float32 if upcast else x.v.dtype
     marks, meets = x.v.new_empty(count, *x.state.shape[1:], dtype=dtype), of_values.at_marks()
     whole_blocks = of_keys.tile.constants["C"] == MARK
     far = of_keys.at_marks() if whole_blocks else None

@@ -50,12 +50,15 @@ class Quantities(Chunked):
 
     def _per_block(self, name: str, steps: int, **given: Any) -> None:
         """Run a program for each block of so many steps of each sequence and head."""
-        count, owners = self.packing.slots(steps)
-        grid = blocks(count, self.heads, 1)[:2]
+        grid = blocks(self.packing.slots(steps), self.heads, 1)[:2]
         if 0 in grid or not self.rows:
             return
         starts = self.packing.starts
-        known = {"starts": starts, "owners": owners, "length": self.packing.length}
+        known = {
+            "starts": starts,
+            "owners": self.packing.owners(steps),
+            "length": self.packing.length,
+        }
         known |= {"heads": self.heads, "PACKED": starts is not None, "BLOCK": steps, "MARK": steps}
         function = resolve(f"dsf.kernels.triton_code.decay_gates:{name}")
         known |= given
@@ -107,7 +110,7 @@ class Walk:
 
     def at_marks(self) -> Tensor:
         """Room for a number at every mark (·, H, parts)."""
-        count = self.x.packing.slots(MARK)[0]
+        count = self.x.packing.slots(MARK)
         return self.x.g.new_empty(count, self.x.heads, self.parts[0] * self.parts[1])
 
     def inner(self) -> Tensor:

@@ -65,7 +65,8 @@ def _solved(x: Quantities, upcast: bool) -> Solved:
     """(I + L)⁻¹ and P of every chunk, in the slots of `Packing.slots`."""
     tile = program_of(x, "prepare")[1]
     chunk = int(tile.constants["C"])
-    slots, owners = x.packing.slots(chunk // x.rows)
+    each = chunk // x.rows
+    slots, owners = x.packing.slots(each), x.packing.owners(each)
     dtype = torch.float32 if upcast else x.v.dtype
     new = x.v.new_empty
     table = (slots, x.heads, chunk, chunk)

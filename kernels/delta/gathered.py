@@ -31,12 +31,5 @@ def room(x: Quantities, *, tiles: int, upcast: bool) -> dict[str, Tensor]:
 def gathered(x: Quantities, found: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """Gradients of q, k, b, v, β and g."""
     of_gates = found["dg"] if x.keyed else found["dg"].sum(-1)
-    streams = (_summed(found[f"d{name}"], getattr(x, name)) for name in "qkbv")
+    streams = (shared(found[f"d{name}"], getattr(x, name)) for name in "qkbv")
     return *streams, found["dbeta"].sum(-1), of_gates
-
-
-def _summed(gradient: Tensor, like: Tensor) -> Tensor:
-    """As `shared`, without a pass over memory where no head is."""
-    if gradient.shape == like.shape:
-        return gradient.to(like.dtype)
-    return shared(gradient, like)
