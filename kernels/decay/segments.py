@@ -80,6 +80,20 @@ class Segments:
         rows = packing.length if starts is not None else packing.sequences * packing.length
         return cls(Packing(len(begins), rows, torch.cat([begins, ends])), bounds)
 
+    @classmethod
+    def fitting(
+        cls, packing: Packing, x: Tensor, tiles: int, steps: int | None, at_once: int
+    ) -> Segments | None:
+        """Segments of `steps`, or as many as fill the device of x (B, T, …); None where one walk does.
+
+        `tiles` is the number of programs of a sequence; a multiprocessor runs `at_once`.
+        """
+        longest = packing.longest
+        if steps is None:
+            full = -(-x.shape[0] * x.shape[1] // max(1, longest))
+            steps = steps_of_segment(full * tiles, longest, at_once * multiprocessors_of(x.device))
+        return cls.of(packing, steps, x.device) if steps < longest else None
+
     def carry(
         self, states: Tensor, decays: Tensor, given: Tensor, *, reverse: bool = False
     ) -> None:

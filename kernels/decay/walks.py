@@ -15,7 +15,7 @@ from dsf.kernels.limits import blocks, target_of
 from dsf.registry import resolve
 
 from .chunks import Chunked, parts
-from .segments import Segments, multiprocessors_of, steps_of_segment
+from .segments import Segments
 
 BLOCK = 64  # steps of a sum of log-decays: a multiple of the steps of every chunk
 MARK = 64  # steps of a sum of the gates' gradient: a multiple of those of every chunk
@@ -172,13 +172,8 @@ def walk_of(
 
 def cut(walk: Walk, steps: int | None) -> Segments | None:
     """Segments of so many steps, or as `steps_of_segment` has them for a walk; None for one walk."""
-    x = walk.x
-    longest, device = x.packing.longest, x.v.device
-    if steps is None:
-        full = -(-x.rows // max(1, longest))
-        count = full * x.heads * walk.parts[0] * walk.parts[1]
-        steps = steps_of_segment(count, longest, AT_ONCE * multiprocessors_of(device))
-    return Segments.of(x.packing, steps, device) if steps < longest else None
+    x, (of_keys, of_values) = walk.x, walk.parts
+    return Segments.fitting(x.packing, x.v, x.heads * of_keys * of_values, steps, AT_ONCE)
 
 
 def over(x: Quantities, segments: Segments) -> Quantities:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.contract import Program
-from dsf.kernels.decay.segments import BLOCK, Segments, multiprocessors_of, steps_of_segment
+from dsf.kernels.decay.segments import BLOCK, Segments
 from dsf.kernels.limits import blocks
 from dsf.kernels.shapes import Packing
 from dsf.registry import resolve
@@ -26,11 +26,7 @@ def segments_of(packing: Packing, x: Tensor, tiles: int, steps: int | None) -> S
 
     `tiles` is the number of programs of a sequence.
     """
-    longest = packing.longest
-    if steps is None:
-        full = -(-x.shape[0] * x.shape[1] // max(1, longest))
-        steps = steps_of_segment(full * tiles, longest, AT_ONCE * multiprocessors_of(x.device))
-    return Segments.of(packing, steps, x.device) if steps < longest else None
+    return Segments.fitting(packing, x, tiles, steps, AT_ONCE)
 
 
 def owners_of(segments: Segments | None) -> Tensor | None:

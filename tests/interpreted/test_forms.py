@@ -21,12 +21,11 @@ from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.forms import run
 from dsf.forms.base import Form
 from dsf.forms.bounds import error_bound
-from dsf.kernels.decay import scalar, scalar_form
+from dsf.kernels.decay import scalar, scalar_form, segments
 from dsf.kernels.scans import (
     channel,
     channel_form,
     elementwise,
-    segments,
     selective,
     selective_form,
 )
