@@ -114,6 +114,13 @@ def repeated(x: Tensor, heads: int) -> Tensor:
     return x.repeat_interleave(heads // x.shape[2], dim=2)
 
 
+def per_head(x: Tensor, heads: int, *, wide: bool = False) -> Tensor:
+    """Room for the gradient of every head: in the type of x, in float32 if `wide` or still to be summed over heads."""
+    narrow = x.shape[2] == heads and not wide
+    dtype = x.dtype if narrow else torch.float32
+    return x.new_empty(*x.shape[:2], heads, x.shape[3], dtype=dtype)
+
+
 def shared(gradient: Tensor, like: Tensor) -> Tensor:
     """The sum over the heads that read one head of `like`, in its type."""
     if gradient.shape[2] != like.shape[2]:

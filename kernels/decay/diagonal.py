@@ -17,7 +17,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Tile
 from dsf.kernels.limits import target_of
-from dsf.kernels.shapes import shared
+from dsf.kernels.shapes import per_head, shared
 from dsf.registry import resolve
 
 from .chunks import Chunked, parts
@@ -168,9 +168,3 @@ def backward(
     if dbonus is not None:
         dbonus = dbonus.sum(0, dtype=torch.float64).float()
     return shared(dq, x.q), shared(dk, x.k), shared(dv, x.v), dg, dstate, dbonus
-
-
-def per_head(x: Tensor, heads: int) -> Tensor:
-    """Room for the gradient of every head: in the type of x, in float32 where it is still to be summed."""
-    dtype = x.dtype if x.shape[2] == heads else torch.float32
-    return x.new_empty(*x.shape[:2], heads, x.shape[3], dtype=dtype)

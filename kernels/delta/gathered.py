@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dsf.kernels.shapes import shared
+from dsf.kernels.shapes import per_head, shared
 
 from .quantities import Quantities
 
@@ -17,12 +17,7 @@ def room(x: Quantities, *, tiles: int, upcast: bool) -> dict[str, Tensor]:
 
     Those of a stream are of its type, or in float32 where they are yet to be summed over heads that share it.
     """
-    found = {}
-    for name in "qkbv":
-        like = getattr(x, name)
-        narrow = like.shape[2] == x.heads and not upcast
-        shape = (*like.shape[:2], x.heads, like.shape[3])
-        found[f"d{name}"] = like.new_empty(shape, dtype=like.dtype if narrow else torch.float32)
+    found = {f"d{name}": per_head(getattr(x, name), x.heads, wide=upcast) for name in "qkbv"}
     found["dbeta"] = x.beta.new_empty(*x.beta.shape, tiles)
     found["dg"] = torch.empty_like(x.g) if x.keyed else x.g.new_empty(*x.g.shape, tiles)
     return found
