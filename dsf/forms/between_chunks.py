@@ -53,7 +53,10 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     sequences = memory.shape[0]
     shape = (len(values) + sequences, *memory.shape[1:])
-    states = room(None if space is None or space.keeps else space, "states", shape, values)
+    if space is not None and space.keeps:
+        states = space.keep("states", shape, values)
+    else:
+        states = room(space, "states", shape, values)
     states[:sequences] = memory
     torch.bmm(maps.writes.mT, values, out=states[sequences:])
     chunks = states.split(sequences)
