@@ -12,7 +12,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
+from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form, Sizes
@@ -21,6 +21,7 @@ from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
+from .diagonal_decay import diagonal_decay_vjp
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
@@ -130,6 +131,8 @@ class _Chunks(Step):
             return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
+        if isinstance(core.transition, Diagonal):
+            return diagonal_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()

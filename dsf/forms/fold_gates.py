@@ -98,26 +98,26 @@ def _double(
 
     `levels` collects what the way back needs of each size.
     """
-    count, chunk, keys = gates.shape
-    total, size = gates, 1
+    count, chunk, _ = gates.shape
+    total, size = gates.flatten(0, 1), 1
     while size < chunk:
-        pairs = total.unflatten(1, (-1, 2))
-        left_total, right_total = (x.flatten(0, 1) for x in pairs.unbind(2))
+        pairs = total.unflatten(0, (-1, 2))
+        left_total, right_total = pairs.unbind(1)
         right, left = [halves(r, size)[1] for r in back], [halves(w, size)[0] for w in onward]
         level = _met(size, pairs, right, left, space, levels is not None)
         if levels is not None:
             levels.append(level)
-        for i, (row, r) in enumerate(zip(grams, level.right, strict=True)):
+        for row, r in zip(grams, level.right, strict=True):
             for gram, w in zip(row, level.left, strict=True):
                 lower_block(gram, size).copy_(_cross(r, w, space).view(count, -1, size, size))
         for x, kept in zip(right, level.right, strict=True):
             scale(kept, left_total, onto=x)
         for x, kept in zip(left, level.left, strict=True):
             scale(kept, right_total, onto=x)
-        own = space(f"total {size}", (count, chunk // (2 * size), keys), gates)
-        total = torch.mul(pairs[:, :, 1], pairs[:, :, 0], out=own)
+        own = space(f"total {size}", left_total.shape, gates)
+        total = torch.mul(right_total, left_total, out=own)
         size *= 2
-    return total[:, 0]
+    return total
 
 
 def _met(

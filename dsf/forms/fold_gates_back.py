@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .fold_gates import KeptFold, Level, halves, lower_block, scale
+from .fold_gates import Fold, KeptFold, Level, fold_gates_kept, halves, lower_block, scale
 from .workspace import Workspace
 
 
@@ -23,10 +27,10 @@ def fold_gates_vjp(
     the reads and writes, in their place. With x = Λ r of a right half's read and Λ the left half's total:
     r̄ = Λ* x̄ + Ḡ w*, Λ̄ = Σ r* x̄, and so with the sides changed.
     """
-    gates, below = kept.gates.conj(), of_total[:, None]
+    gates, below = kept.gates.conj(), of_total
     for level in reversed(kept.levels):
         below = _of_level(level, below, of_grams, of_back, of_onward, space)
-    of_gates = below.view_as(kept.gates) if kept.levels else below.clone()
+    of_gates = (below if kept.levels else below.clone()).view_as(kept.gates)
     for i, (x, late) in enumerate(zip(of_back, kept.after, strict=True)):
         if not late:
             continue
@@ -50,7 +54,7 @@ def _of_level(
     """The gradient of the totals of one size, in pairs (N, 2, K), and of its streams in their place."""
     size, totals = level.size, level.totals.conj()
     below = space(f"of total {size}", totals.shape, totals)
-    torch.mul(of_total.view(-1, 1, totals.shape[-1]), totals.flip(1), out=below)
+    torch.mul(of_total.view(-1, 1, of_total.shape[-1]), totals.flip(1), out=below)
     blocks = [
         [_block(g, size, f"{i} {j}", space) for j, g in enumerate(row)]
         for i, row in enumerate(of_grams)
@@ -100,3 +104,34 @@ def _add_product(block: Tensor, rows: Tensor, onto: Tensor, space: Workspace) ->
                 own.addcmul_(block[:, i, j, None], row)
     else:
         onto.add_(torch.bmm(block, rows, out=space("product", onto.shape, onto)))
+
+
+def differentiable(
+    gates: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool]
+) -> Fold:
+    """The same as `fold_gates`, in memory of its own and with a derivative."""
+    return _table(_Fold.apply(after, gates, *reads, *writes), len(after))
+
+
+class _Fold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, after: list[bool], gates: Tensor, *streams: Tensor) -> Any:
+        reads, writes = list(streams[: len(after)]), list(streams[len(after) :])
+        space = Workspace(keeps=True)
+        (grams, back, onward, total), ctx.kept = fold_gates_kept(gates, reads, writes, after, space)
+        return (*(gram for row in grams for gram in row), *back, *onward, total.clone())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        own = [x.clone(memory_format=torch.contiguous_format) for x in cotangents]
+        found = _table(own, len(ctx.kept.after))
+        of_gates, of_reads, of_writes = fold_gates_vjp(ctx.kept, *found, Workspace(keeps=False))
+        return (None, of_gates, *of_reads, *of_writes)
+
+
+def _table(flat: Sequence[Tensor], rows: int) -> Fold:
+    columns = (len(flat) - 1 - rows) // (rows + 1)
+    ends = list(flat[rows * columns : -1])
+    grams = [list(flat[i * columns : (i + 1) * columns]) for i in range(rows)]
+    return grams, ends[:rows], ends[rows:], flat[-1]
