@@ -44,12 +44,12 @@ class Level:
         self.right = [half(x, 1) for x in rooms.back]
         self.left = [half(x, 0) for x in rooms.onward]
         self.lower = [[lower_block(gram, size) for gram in row] for row in rooms.grams]
-        self.block = like.new_empty((count, size, size))
+        self.block = rooms.block[: count * size * size].view(count, size, size)
         self.blocks = self.block.view(len(like), -1, size, size)
         self.cells = [row.split(1, 1) for row in self.block.unbind(1)] if self.by_row else []
         self.total = like.new_empty((count, like.shape[2]))
         if rooms.keeps:
-            self.product = like.new_empty((count, size, like.shape[2]))
+            self.product = rooms.product.view(count, size, like.shape[2])
             self.of_totals = like.new_empty((2 * count, like.shape[2]))
             self.of_left, self.of_right = self.of_totals.view(count, 2, -1).unbind(1)
 
@@ -65,6 +65,8 @@ class FoldRooms:
         like = onward[0]
         count, chunk, _ = like.shape
         self.grams = [[like.new_empty((count, chunk, chunk)) for _ in onward] for _ in back]
+        self.product = like.new_empty(like.numel() // 2)
+        self.block = like.new_empty(count * chunk * chunk // 4)
         self.levels = [Level(self, 1 << n) for n in range(chunk.bit_length() - 1)]
 
 
