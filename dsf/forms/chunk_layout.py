@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dsf.structure import Structure
+from dsf.structure.gates import Gate
 
 from .core import over_time
 from .workspace import Workspace
@@ -80,6 +81,14 @@ class ChunkLayout:
         return structure.rebuild(
             tuple(self(leaf, neutral, f"leaf {i}") for i, (leaf, neutral) in enumerate(own))
         )
+
+    def gates(self, gate: Gate) -> Tensor:
+        """The decays of a gate in chunks, padded with one."""
+        (leaf,), (neutral,) = gate.leaves, gate.neutral()
+        x = self(leaf, neutral, "decay")
+        if gate.log is None:
+            return x
+        return x.exp() if self.space is None else x.exp_()
 
     def streams(self, x: Tensor, name: str = "") -> list[Tensor]:
         """The R vectors of each step, (B, T, H, R, ·) or (B, T, H, ·), each as (M, C, ·)."""

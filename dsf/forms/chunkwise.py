@@ -12,7 +12,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
+from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form, Sizes
@@ -21,6 +21,7 @@ from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import Contained
 from .core import Core
+from .diagonal_decay import diagonal_decay_vjp
 from .segments import Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
@@ -75,7 +76,7 @@ class Chunkwise(Form):
         """C, as given or by default: the triangular systems of DPLR cost C² per step."""
         if self.chunk is not None:
             return self.chunk
-        return 32 if isinstance(transition, DPLR | Scalar) else 64
+        return 64 if isinstance(transition, Identity) else 32
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()
@@ -126,6 +127,8 @@ class _Chunks(Step):
     ) -> Sequence[Tensor | InChunks | None]:
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
+        if isinstance(core.transition, Diagonal):
+            return diagonal_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()
