@@ -164,7 +164,7 @@ def test_wy_law_notices_reads_of_the_wrong_step(monkeypatch) -> None:
 def test_gradient_law_notices_a_walk_back_without_the_decay(transition, monkeypatch) -> None:
     system, tokens, state = Row(transition, "outer").draw(40)
     laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
-    monkeypatch.setattr(between_chunks, "_advance", lambda total, memory, onto: onto.add_(memory))
+    monkeypatch.setattr(between_chunks, "advance", lambda total, memory, onto: onto.add_(memory))
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 

@@ -21,6 +21,7 @@ from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
+from .low_rank import LowRank, run
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
@@ -130,6 +131,8 @@ class _Chunks(Step):
             return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
+        if isinstance(core.transition, DPLR):
+            return LowRank(self.chunk).vjp(core, kept, cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()
@@ -143,6 +146,8 @@ class _Chunks(Step):
         return [of_first.view_as(core.memory), *inputs]
 
     def _results(self, core: Core) -> tuple[Tensor, Tensor]:
+        if isinstance(core.transition, DPLR):
+            return in_segments(LowRank(self.chunk), core, core.length)
         outputs, memory, _ = self._run(core, None)
         return outputs.view.flatten(1, 2)[:, : outputs.length], memory
 
@@ -159,6 +164,9 @@ class _Chunks(Step):
         return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
 
     def _run(self, core: Core, space: Workspace | None) -> tuple[InChunks, Tensor, Tensor]:
+        if isinstance(core.transition, DPLR):
+            assert space is not None
+            return run(core, self.chunk, space)
         assert isinstance(core.read, OuterCoupling)
         maps, values = self._maps(core, space)
         memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
