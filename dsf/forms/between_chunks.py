@@ -119,13 +119,18 @@ def advance(total: Structure | Tensor | None, memory: Tensor, onto: Tensor) -> N
         onto.add_(memory if total is None else total.apply(memory))
 
 
-def total_vjp(total: Structure, start: Tensor, later: Tensor) -> list[Tensor]:
+def total_vjp(
+    total: Structure, start: Tensor, later: Tensor, space: Workspace | None = None
+) -> list[Tensor]:
+    """Gradients of the transitions' leaves, from the memory before them and the gradient of the one after."""
     if not total.leaves:
         return []
     if isinstance(total, Scalar):
-        return [torch.linalg.vecdot(start.flatten(1), later.flatten(1))]
+        product = room(space, "product", start.shape, start)
+        return [torch.mul(start.conj(), later, out=product).flatten(1).sum(1)]
     if isinstance(total, Diagonal):
-        return [(later * start.conj()).sum(-1)]
+        product = room(space, "product", start.shape, start)
+        return [torch.mul(start.conj(), later, out=product).sum(-1)]
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in total.leaves]
         return list(torch.autograd.grad(total.rebuild(tuple(leaves)).apply(start), leaves, later))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
+from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form, Sizes
@@ -21,7 +21,8 @@ from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import contained, finite, recovered
 from .core import Core
-from .low_rank import LowRank, run
+from .diagonal_decay import diagonal_decay_vjp
+from .low_rank import LowRank
 from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
@@ -118,9 +119,13 @@ class _Chunks(Step):
     chunk: int
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
-        outputs, memory, start = self._run(core, space)
+        if isinstance(core.transition, DPLR):
+            outputs, memory, kept = LowRank(self.chunk)(core, space)
+        else:
+            outputs, memory, start = self._run(core, space)
+            kept = (start,) if space.keeps else ()
         if finite(outputs.view, memory):
-            return outputs, memory, ((start,) if space.keeps else ())
+            return outputs, memory, kept
         outputs = outputs.fresh()
         return (*recovered(self._results, core, outputs, memory), ())
 
@@ -131,6 +136,8 @@ class _Chunks(Step):
             return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
+        if isinstance(core.transition, Diagonal):
+            return diagonal_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         if isinstance(core.transition, DPLR):
             return LowRank(self.chunk).vjp(core, kept, cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
@@ -164,9 +171,6 @@ class _Chunks(Step):
         return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
 
     def _run(self, core: Core, space: Workspace | None) -> tuple[InChunks, Tensor, Tensor]:
-        if isinstance(core.transition, DPLR):
-            assert space is not None
-            return run(core, self.chunk, space)
         assert isinstance(core.read, OuterCoupling)
         maps, values = self._maps(core, space)
         memory = core.memory.flatten(0, 1).to(maps.gram.dtype)

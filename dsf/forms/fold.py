@@ -15,7 +15,6 @@ same code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,9 @@ from torch import Tensor
 from dsf.structure import Diagonal, Identity, Scalar, Structure, compose
 from dsf.structure.base import matmul
 
-from .fold_decays import fold_decays, fold_decays_kept, fold_decays_vjp, products, products_vjp
+from .fold_decays import fold_decays, products
 from .fold_gates import fold_gates
+from .fold_gates_back import differentiable
 from .workspace import Workspace
 
 
@@ -67,67 +67,12 @@ def fold(
     if isinstance(transition, Diagonal):
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
-        grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
+        if space is None:
+            grams, back, onward, total = differentiable(gates, reads, writes, after)
+        else:
+            grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
         return Folded(grams, back, onward, Diagonal(total))
     return _fold_pairwise(transition, reads, writes, after)
-
-
-@dataclass(frozen=True, eq=False)
-class KeptFold:
-    """A fold and what its way back needs; the streams are those that were given."""
-
-    folded: Folded
-    reads: list[Tensor]
-    writes: list[Tensor]
-    after: list[bool]
-    own: Any
-
-
-def fold_kept(
-    transition: Identity | Scalar | Diagonal,
-    reads: list[Tensor],
-    writes: list[Tensor],
-    after: list[bool],
-    space: Workspace,
-) -> KeptFold:
-    """`fold` in a workspace that uses nothing up, for `fold_vjp`."""
-    if isinstance(transition, Identity):
-        folded, own = fold(transition, reads, writes, after, space), None
-    elif isinstance(transition, Scalar):
-        found, own = fold_decays_kept(transition.decay, reads, writes, after, space)
-        folded = Folded(*found[:3], Scalar(found[3]))
-    else:
-        with torch.enable_grad():
-            leaf = transition.decay.detach().requires_grad_()
-            own = (leaf, *(x.detach().requires_grad_() for x in (*reads, *writes)))
-            folded = fold(Diagonal(leaf), list(own[1:len(reads)+1]), list(own[len(reads)+1:]), after)
-            own = own, folded
-            folded = Folded([[x.detach() for x in r] for r in folded.grams], [x.detach() for x in folded.reads], [x.detach() for x in folded.writes], Diagonal(folded.total.decay.detach()))
-    return KeptFold(folded, reads, writes, after, own)
-
-
-def fold_vjp(
-    kept: KeptFold,
-    of_grams: list[list[Tensor]],
-    of_back: list[Tensor],
-    of_onward: list[Tensor],
-    of_total: Tensor | None,
-    space: Workspace,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Gradients of the gate in linear space, of the reads and of the writes; those of the fold are used up."""
-    if of_total is None:
-        for row, late in zip(of_grams, kept.after, strict=True):
-            for x in row:
-                x.tril_(0 if late else -1)
-        products_vjp(kept.reads, kept.writes, of_grams, of_back, of_onward)
-        return [], of_back, of_onward
-    if isinstance(kept.folded.total, Scalar):
-        found = fold_decays_vjp(kept.own, of_grams, of_back, of_onward, of_total, space)
-        return [found[0]], found[1], found[2]
-    inputs, f = kept.own
-    found = torch.autograd.grad((*(x for r in f.grams for x in r), *f.reads, *f.writes, f.total.decay), inputs, (*(x for r in of_grams for x in r), *of_back, *of_onward, of_total))
-    n=len(of_back)+1
-    return [found[0]], list(found[1:n]), list(found[n:])
 
 
 def _fold_pairwise(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,120 +68,57 @@ def _in_place(
     return grams, reads, writes, reach[:, -1]
 
 
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What the way back needs: the streams as given, Γ, its reach, and the products R Wᵀ without Γ."""
-
-    decay: Tensor
-    between: Tensor
-    reach: Tensor
-    reads: list[Tensor]
-    writes: list[Tensor]
-    after: list[bool]
-    raw: list[list[Tensor]]
-
-
-def fold_decays_kept(
-    decay: Tensor,
-    reads: list[Tensor],
-    writes: list[Tensor],
-    after: list[bool],
-    space: Workspace,
-) -> tuple[tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor], Kept]:
-    """The same as `fold_decays`, but nothing is used up, and what `fold_decays_vjp` needs."""
-    between = between_steps(decay, space)
-    reach = between[:, :, 0] * decay[:, :1]
-    raw = products(reads, writes, space)
-    grams, back, onward = [], [], []
-    for i, (row, r, late) in enumerate(zip(raw, reads, after, strict=True)):
-        grams.append(
-            [
-                _mask(x, between, late, onto=space(f"masked {i} {j}", x.shape, x))
-                for j, x in enumerate(row)
-            ]
-        )
-        back.append(space(f"back {i}", r.shape, r))
-        if late:
-            torch.mul(r, reach[..., None], out=back[i])
-        else:
-            torch.mul(r[:, 1:], reach[:, :-1, None], out=back[i][:, 1:])
-            back[i][:, 0] = r[:, 0]
-    for j, w in enumerate(writes):
-        onward.append(torch.mul(w, between[:, -1, :, None], out=space(f"onward {j}", w.shape, w)))
-    kept = Kept(decay, between, reach, reads, writes, after, raw)
-    return (grams, back, onward, reach[:, -1]), kept
-
-
-def fold_decays_vjp(
-    kept: Kept,
-    of_grams: list[list[Tensor]],
-    of_back: list[Tensor],
-    of_onward: list[Tensor],
-    of_total: Tensor,
-    space: Workspace,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Gradients of the decays, the reads and the writes; those of the results are used up."""
-    reads, writes = kept.reads, kept.writes
-    decay, between, reach = (x.conj() for x in (kept.decay, kept.between, kept.reach))
-    of_between = space("of between", between.shape, between).zero_()
-    of_reach = torch.zeros_like(reach)
-    of_reach[:, -1] = of_total
-    for w, d in zip(writes, of_onward, strict=True):
-        of_between[:, -1] += torch.linalg.vecdot(w, d)
-        d.mul_(between[:, -1, :, None])
-    for i, (r, d, late) in enumerate(zip(reads, of_back, kept.after, strict=True)):
-        along = torch.linalg.vecdot(r, d)
-        if late:
-            of_reach += along
-            d.mul_(reach[..., None])
-        else:
-            of_reach[:, :-1] += along[:, 1:]
-            d[:, 1:].mul_(reach[:, :-1, None])
-        for x, raw in zip(of_grams[i], kept.raw[i], strict=True):
-            if late:
-                of_between.addcmul_(x, raw.conj())
-            else:
-                of_between[:, :-1].addcmul_(x[:, 1:], raw[:, 1:].conj())
-            _mask(x, between, late, onto=x)
-    products_vjp(reads, writes, of_grams, of_back, of_onward)
-    of_between[:, :, 0].addcmul_(of_reach, decay[:, :1])
-    of_decay = between_vjp(decay, between, of_between)
-    of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
-    return of_decay, of_back, of_onward
-
-
-def products_vjp(
-    reads: Sequence[Tensor],
-    writes: Sequence[Tensor],
-    of_products: list[list[Tensor]],
-    of_reads: Sequence[Tensor],
-    of_writes: Sequence[Tensor],
-) -> None:
-    """Add the gradients that the reads and the writes get from those of R Wᵀ."""
-    for r, row, of_read in zip(reads, of_products, of_reads, strict=True):
-        for w, x, of_write in zip(writes, row, of_writes, strict=True):
-            of_read.baddbmm_(x, w.conj())
-            of_write.baddbmm_(x.mT, r.conj())
-
-
 class _FoldDecays(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, after: tuple[bool, ...], decay: Tensor, *streams: Tensor) -> Any:
-        reads, writes = list(streams[: len(after)]), list(streams[len(after) :])
-        folded, ctx.kept = fold_decays_kept(decay, reads, writes, list(after), Workspace(keeps=True))
-        grams, back, onward, total = folded
-        return (*(x for row in grams for x in row), *back, *onward, total.clone())
+        reads, writes = streams[: len(after)], streams[len(after) :]
+        between = between_steps(decay, None)
+        reach = between[:, :, 0] * decay[:, :1]
+        onward = between[:, -1, :, None]
+        table = products(reads, writes, None)
+        grams = [
+            _mask(product, between, late, onto=torch.empty_like(product))
+            for row, late in zip(table, after, strict=True)
+            for product in row
+        ]
+        back = [
+            r * (reach if late else _before(reach, 1))[..., None]
+            for r, late in zip(reads, after, strict=True)
+        ]
+        ctx.after = after
+        raw = [product for row in table for product in row]
+        ctx.save_for_backward(decay, between, reach, *streams, *raw)
+        return (*grams, *back, *(w * onward for w in writes), reach[:, -1].clone())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        rows, columns = len(ctx.kept.reads), len(ctx.kept.writes)
-        own = [x.clone(memory_format=torch.contiguous_format) for x in cotangents]
-        grams, ends = own[: rows * columns], own[rows * columns : -1]
-        table = [grams[i * columns : (i + 1) * columns] for i in range(rows)]
-        of_decay, of_reads, of_writes = fold_decays_vjp(
-            ctx.kept, table, ends[:rows], ends[rows:], own[-1], Workspace(keeps=True)
-        )
+        after = ctx.after
+        decay, between, reach, *rest = (x.conj() for x in ctx.saved_tensors)
+        rows = len(after)
+        columns = (len(cotangents) - 1 - rows) // (rows + 1)
+        reads, writes, raw = rest[:rows], rest[rows : rows + columns], rest[rows + columns :]
+        of_grams, of_back = cotangents[: rows * columns], cotangents[rows * columns :][:rows]
+        of_onward = cotangents[rows * columns + rows : -1]
+        onward = between[:, -1, :, None]
+        of_between, of_reach = torch.zeros_like(between), torch.zeros_like(reach)
+        of_reach[:, -1] = cotangents[-1]
+        of_reads, of_writes = [], [(d * onward).contiguous() for d in of_onward]
+        for i, (r, late, d) in enumerate(zip(reads, after, of_back, strict=True)):
+            own = (d * (reach if late else _before(reach, 1))[..., None]).contiguous()
+            _add_late(of_reach, _dot(d, r), late)
+            for j, w in enumerate(writes):
+                of_gram = of_grams[i * columns + j]
+                _add_late(of_between, of_gram * raw[i * columns + j], late)
+                of_product = _mask(of_gram, between, late, onto=torch.empty_like(of_gram))
+                own.baddbmm_(of_product, w)
+                of_writes[j].baddbmm_(of_product.mT, r)
+            of_reads.append(own)
+        for d, w in zip(of_onward, writes, strict=True):
+            of_between[:, -1] += _dot(d, w)
+        of_between[:, :, 0].addcmul_(of_reach, decay[:, :1])
+        of_decay = between_vjp(decay, between, of_between)
+        of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
         return (None, of_decay, *of_reads, *of_writes)
 
 
@@ -239,3 +175,21 @@ def _mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
     torch.mul(product[:, 1:], between[:, :-1], out=onto[:, 1:])
     onto[:, 0] = 0
     return onto
+
+
+def _before(x: Tensor, first: float) -> Tensor:
+    """x one step later: `first`, x_1, …, x_{C-1}."""
+    return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
+
+
+def _add_late(onto: Tensor, x: Tensor, late: bool) -> None:
+    """The way back of a row that was read as it is (`late`) or one step later."""
+    if late:
+        onto += x
+    else:
+        onto[:, :-1] += x[:, 1:]
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Σ_k x_k y_k, without conjugation (torch's vecdot conjugates the first)."""
+    return torch.linalg.vecdot(y.conj(), x)

@@ -14,7 +14,7 @@ from dsf.structure import DPLR, Diagonal, Identity, Scalar
 from .between_chunks import advance, each, total_vjp
 from .chunk_layout import ChunkLayout, InChunks
 from .core import Core
-from .fold import Folded, fold, fold_kept, fold_vjp
+from .fold_rows import Rows, fold_rows
 from .segments import Cotangents, Kept, Step
 from .shared_decay import _back
 from .unit_triangular import inverses
@@ -23,190 +23,153 @@ from .workspace import Workspace
 
 @dataclass(frozen=True)
 class LowRank(Step):
-    r"""O = G U + F w + R S and S' = a S + Wᵀ U + Pᵀ w, with w_i = Q_iᵀ h_{i-1} for Λ_i = D_i + P_i Q_iᵀ.
+    r"""Λ_i = D_i + P_i Q_iᵀ: the P act as further writes of w_i = Q_iᵀ h_{i-1}, the Q as further reads.
 
-    The P act as r further writes per step, the Q as r further reads before the update, all folded under
-    the gates D (`dsf.forms.fold`): w = E S + N U + M w with strictly lower M (compact WY), so
+    All are folded under the gates D, the Q as reads before the update (`dsf.forms.fold_rows`). With
+    G, F and N, M the table's rows of the reads and of the Q, and T = (I - M)⁻¹ as M is strictly lower,
 
-        w = T (E S + N U),  T = (I - M)⁻¹.
+        w = T (E S + N U),  O = G U + F w + R S,  S' = a S + Wᵀ U + Pᵀ w   (compact WY).
 
-    With V the gradient of S' and primes for what flows back, Z = w' and the reads' side z = Tᴴ w':
+    On the way back, with V the gradient of S',
 
-        w' = Fᴴ dO + P* V,  S̄ = Rᴴ dO + a* V + (T E)ᴴ w',
+        w̄ = Fᴴ Ō + P* V,  z̄ = Tᴴ w̄,  S̄ = Rᴴ Ō + a* V + (T E)ᴴ w̄,
 
-    and dO with z, U with w are then the outputs and values of a chunk with y + r reads and w + r writes.
+    and the rest is that of a chunk with values U, w and gradients of outputs Ō, z̄.
     """
 
     chunk: int
 
     def __call__(self, core: Core, space: Workspace) -> tuple[InChunks, Tensor, Kept]:
-        outputs, memory, start = run(core, self.chunk, space)
-        return outputs, memory, ((start,) if space.keeps else ())
+        chunks = _Chunks(core, self.chunk, space, keeps=False)
+        folded, n, m = chunks.folded, chunks.outputs, chunks.values
+        sequences, count = core.sequences, len(folded.table)
+        keys, width = core.memory.shape[2:]
+        shape = (count + sequences, keys, width)
+        states = chunks.seen.new_empty(shape) if space.keeps else space("states", shape, chunks.seen)
+        states[:sequences] = core.memory.flatten(0, 1)
+        torch.bmm(folded.writes[:, :m].mT, chunks.seen[:, :m], out=states[sequences:])
+        pieces = states.split(sequences)
+        totals = each(folded.total, sequences)
+        onto = folded.writes[:, m:].mT
+        loop = (x.split(sequences) for x in (chunks.back, onto, chunks.inner))
+        for n_, (back, left, inner) in enumerate(zip(*loop, strict=True)):
+            inner.baddbmm_(back, pieces[n_])
+            pieces[n_ + 1].baddbmm_(left, inner)
+            advance(totals[n_] if totals else None, pieces[n_], pieces[n_ + 1])
+        start = states[:count]
+        chunks.seen[:, m:] = chunks.inner
+        outputs = space("outputs", (count, n, width), start)
+        torch.bmm(folded.table[:, :n], chunks.seen, out=outputs)
+        outputs.baddbmm_(folded.reads[:, :n], start)
+        assert isinstance(core.read, OuterCoupling)
+        found = chunks.layout.back(outputs, core.memory.shape[:2], core.read.several)
+        memory = pieces[-1].clone().view_as(core.memory)
+        return found, memory, ((start,) if space.keeps else ())
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
-        return run_vjp(core, self.chunk, kept[0], cotangents, space)
+        (start,), (of_outputs, of_last) = kept, cotangents
+        chunks = _Chunks(core, self.chunk, space, keeps=True)
+        folded, n, m = chunks.folded, chunks.outputs, chunks.values
+        table, seen, inner = folded.table, chunks.seen, chunks.inner
+        inner.baddbmm_(chunks.back, start)
+        seen[:, m:] = inner
+        above = chunks.layout.stacked([of_outputs], "above", start, chunks.rank)
+        sequences, (count, keys, width) = core.sequences, start.shape
+        states = space("later", (count + sequences, keys, width), start)
+        states[count:] = of_last.flatten(0, 1)
+        torch.bmm(folded.reads[:, :n].mH, above[:, :n], out=states[:count])
+        of_inner = space("of inner", inner.shape, start)
+        torch.bmm(table[:, :n, m:].mH, above[:, :n], out=of_inner)
+        pieces, totals = states.split(sequences), each(folded.total.conj(), sequences)
+        onto = folded.writes[:, m:].conj()
+        loop = [x.split(sequences) for x in (chunks.back.mH, onto, of_inner)]
+        for i in range(len(pieces) - 2, -1, -1):
+            back, left, own = (x[i] for x in loop)
+            own.baddbmm_(left, pieces[i + 1])
+            pieces[i].baddbmm_(back, own)
+            advance(totals[i] if totals else None, pieces[i + 1], pieces[i])
+        later = states[sequences:]
+        above[:, n:] = torch.bmm(chunks.inverse.mH, of_inner, out=inner)
+
+        of_values = torch.bmm(folded.writes[:, :m].conj(), later, out=space("of values", (count, m, width), start))
+        of_values.baddbmm_(table[:, :, :m].mH, above)
+        # In the place of what they are the gradients of, which nothing needs from here on.
+        of_table = torch.bmm(above, seen.mH, out=space("table", table.shape, start))
+        of_reads = torch.bmm(above, start.mH, out=space("folded reads", folded.reads.shape, start))
+        of_writes = torch.bmm(seen.conj(), later.mT, out=space("folded writes", folded.writes.shape, start))
+        of_total = total_vjp(folded.total, start, later, space)
+        found = folded.vjp(of_table, of_reads, of_writes, of_total[0] if of_total else None)
+        first = states[:sequences].clone().view_as(core.memory)
+        grads = chunks.gradients(core, *found, of_values)
+        wanted = [x.requires_grad for x in core.tensors]
+        return [first, *(x if w else None for x, w in zip(grads, wanted, strict=True))]
 
 
-def run(core: Core, chunk: int, space: Workspace) -> tuple[InChunks, Tensor, Tensor]:
-    """Outputs, the last memory, and the memory at each chunk's start (M, K, V); the outputs may lie in `space`."""
-    kind = core.tokens.dtype
-    for x in core.tensors:
-        kind = torch.promote_types(kind, x.dtype)
-    given = _Streams(core, chunk, space, kind)
-    folded = fold(given.gate, given.reads, given.writes, given.after, space)
-    inside = _Inside(folded, given, space)
+class _Chunks:
+    """The tensors of a core in chunks, folded, with T, T E and the w that come from no memory."""
 
-    sequences, values = core.sequences, given.values
-    count, (keys, width) = len(values[0]), core.memory.shape[2:]
-    shape = (count + sequences, keys, width)
-    states = values[0].new_empty(shape) if space.keeps else space("states", shape, values[0])
-    states[:sequences] = core.memory.flatten(0, 1)
-    onward = [(w.mT, u) for w, u in zip(folded.writes, values, strict=False)]
-    _sum_of_products(onward, states[sequences:])
-    chunks, totals = states.split(sequences), each(folded.total, sequences)
-    pieces = (x.split(sequences) for x in (inside.back, inside.onto.mT, inside.inner))
-    for n, (back, onto, inner) in enumerate(zip(*pieces, strict=True)):
-        inner.baddbmm_(back, chunks[n])
-        chunks[n + 1].baddbmm_(onto, inner)
-        advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
-
-    start, seen = states[:count], [*values, *_of_step(inside.inner, given.rank)]
-    outputs = [
-        _sum_of_products(
-            [(r, start), *zip(row, seen, strict=True)],
-            space(f"output {i}", (count, chunk, width), start),
-        )
-        for i, (r, row) in enumerate(zip(folded.reads, folded.grams, strict=True))
-        if i < given.outputs
-    ]
-    rows = outputs[0] if len(outputs) == 1 else torch.cat([start.new_empty(count, 0, width), *outputs], 1)
-    assert isinstance(core.read, OuterCoupling)
-    batch, heads = core.memory.shape[:2]
-    found = given.layout.back(rows, (batch, heads), core.read.several)
-    return found, chunks[-1].clone().view_as(core.memory), start
-
-
-def run_vjp(
-    core: Core, chunk: int, start: Tensor, cotangents: Cotangents, space: Workspace
-) -> list[Tensor | InChunks | None]:
-    """Gradients of the memory and of `core.tensors`, from the memory at each chunk's start."""
-    of_outputs, of_last = cotangents
-    given = _Streams(core, chunk, space, start.dtype)
-    kept = fold_kept(given.gate, given.reads, given.writes, given.after, space)
-    folded = kept.folded
-    inside = _Inside(folded, given, space)
-    inside.inner.baddbmm_(inside.back, start)
-    above = given.stream(of_outputs, "above")
-
-    sequences, y, rank = core.sequences, given.outputs, given.rank
-    count, keys, width = start.shape
-    states = space("later", (count + sequences, keys, width), start)
-    states[count:] = of_last.flatten(0, 1)
-    _sum_of_products(
-        [(r.mH, d) for r, d in zip(folded.reads, above, strict=False)], states[:count]
-    )
-    through = [
-        _sum_of_products(
-            [(row[len(given.values) + i].mH, d) for row, d in zip(folded.grams, above, strict=False)],
-            space(f"of inner {i}", (count, chunk, width), start),
-        )
-        for i in range(rank)
-    ]
-    of_inner = _by_step(through, "of inner", space)
-    chunks, totals = states.split(sequences), each(folded.total.conj(), sequences)
-    pieces = (x.split(sequences) for x in (inside.back.mH, inside.onto.conj(), of_inner))
-    pieces = list(zip(*pieces, strict=True))
-    for n in range(len(pieces) - 1, -1, -1):
-        back, onto, inner = pieces[n]
-        inner.baddbmm_(onto, chunks[n + 1])
-        chunks[n].baddbmm_(back, inner)
-        advance(totals[n] if totals else None, chunks[n + 1], chunks[n])
-    later = states[sequences:]
-
-    entering = torch.bmm(
-        inside.inverse.mH, of_inner, out=space("of entering", of_inner.shape, start)
-    )
-    above = [*above, *_of_step(entering, rank)]
-    seen = [*given.values, *_of_step(inside.inner, rank)]
-    of_values = [
-        _sum_of_products(
-            [
-                (folded.writes[j].conj(), later),
-                *((row[j].mH, d) for row, d in zip(folded.grams, above, strict=True)),
-            ],
-            space(f"of value {j}", (count, chunk, width), start),
-        )
-        for j in range(len(given.values))
-    ]
-    of_grams = [
-        [torch.bmm(d, u.mH, out=gram) for gram, u in zip(row, seen, strict=True)]
-        for d, row in zip(above, folded.grams, strict=True)
-    ]
-    of_back = [
-        torch.bmm(d, start.mH, out=space(f"of back {i}", (count, chunk, keys), start))
-        for i, d in enumerate(above)
-    ]
-    of_onward = [
-        torch.bmm(u.conj(), later.mT, out=space(f"of onward {j}", (count, chunk, keys), start))
-        for j, u in enumerate(seen)
-    ]
-    of_total = total_vjp(folded.total, start, later)
-    of_gate, of_reads, of_writes = fold_vjp(
-        kept, of_grams, of_back, of_onward, of_total[0] if of_total else None, space
-    )
-    found = [
-        *given.of_gate(of_gate),
-        *given.of_low_rank(of_writes[-rank:], of_reads[y:]),
-        _back(given.layout, of_writes[:-rank], core.write.tensors[0]),
-        _back(given.layout, of_reads[:y], core.read.tensors[0]),
-        _back(given.layout, of_values, core.tokens),
-    ]
-    first = states[:sequences].clone().view_as(core.memory)
-    wanted = [x.requires_grad for x in core.tensors]
-    return [first, *(x if w else None for x, w in zip(found, wanted, strict=True))]
-
-
-class _Streams:
-    """The tensors of a core in chunks: Q after the reads, P after the writes."""
-
-    def __init__(self, core: Core, chunk: int, space: Workspace, kind: torch.dtype) -> None:
+    def __init__(self, core: Core, chunk: int, space: Workspace, keeps: bool) -> None:
         assert isinstance(core.write, OuterCoupling) and isinstance(core.read, OuterCoupling)
         assert isinstance(core.transition, DPLR)
-        self.layout, self.kind = ChunkLayout(core.length, chunk, space), kind
+        kind = core.tokens.dtype
+        for x in core.tensors:
+            kind = torch.promote_types(kind, x.dtype)
+        like = core.tokens.new_empty((), dtype=kind)
+        self.chunk = chunk
         self.transition = core.transition
-        self.rank = self.transition.rank
-        linear = self.layout.structure(self.transition.gate.linear())
-        assert isinstance(linear, Identity | Scalar | Diagonal)
-        self.gate = linear.map(lambda x, _: x.to(kind))
-        reads = self.stream(core.read.weights, "reads")
-        self.outputs = len(reads)
-        self.reads = reads + self.stream(self.transition.right.mT, "right")
-        self.writes = self.stream(core.write.weights, "writes")
-        self.writes += self.stream(self.transition.left.mT, "left")
-        self.values = self.stream(core.tokens, "values")
-        self.after = [i < self.outputs for i in range(len(self.reads))]
+        self.layout = ChunkLayout(core.length, chunk, space)
+        self.rank = core.transition.rank
+        gate = self.layout.structure(self.transition.gate.linear())
+        assert isinstance(gate, Identity | Scalar | Diagonal)
+        self.gate = gate.map(lambda x, _: x.to(kind))
+        right, left = (x.mT for x in (core.transition.right, core.transition.left))
+        reads = self.layout.stacked([core.read.weights, right], "reads", like)
+        writes = self.layout.stacked([core.write.weights, left], "writes", like)
+        self.seen = self.layout.stacked([core.tokens], "seen", like, self.rank)
+        self.outputs, self.values = (x.shape[1] - self.rank * chunk for x in (reads, writes))
+        rows = Rows(reads, writes, chunk, self.outputs // chunk)
+        self.folded = fold_rows(self.gate, rows, space, keeps)
+        n, m = self.outputs, self.values
+        table, shape = self.folded.table, (len(reads), self.rank * chunk)
+        self.inverse = _inverses(table[:, n:, m:], self.rank, space)
+        entering = space("entering", (*shape, self.seen.shape[-1]), like)
+        torch.bmm(table[:, n:, :m], self.seen[:, :m], out=entering)
+        self.back = torch.bmm(
+            self.inverse, self.folded.reads[:, n:], out=space("back", (*shape, reads.shape[-1]), like)
+        )
+        self.inner = torch.bmm(self.inverse, entering, out=space("inner", entering.shape, like))
 
-    def stream(self, x: Tensor, name: str) -> list[Tensor]:
-        return [y.to(self.kind) for y in self.layout.streams(x, name)]
+    def gradients(
+        self, core: Core, of_gate: Tensor | None, of_reads: list[Tensor], of_writes: list[Tensor],
+        of_values: Tensor
+    ) -> list[Tensor | InChunks]:
+        rank = self.rank
+        return [
+            *self._of_gate(of_gate),
+            *self._of_low_rank(of_writes[-rank:], of_reads[-rank:]),
+            _back(self.layout, of_writes[:-rank], core.write.tensors[0]),
+            _back(self.layout, of_reads[:-rank], core.read.tensors[0]),
+            _back(self.layout, list(of_values.unflatten(1, (-1, self.chunk)).unbind(1)), core.tokens),
+        ]
 
-    def of_gate(self, found: list[Tensor]) -> list[Tensor | InChunks]:
+    def _of_gate(self, own: Tensor | None) -> list[Tensor | InChunks]:
         """The gradient of the gate's leaf from that of the gate in linear space."""
-        if not found:
+        gate = self.transition.gate
+        if own is None or isinstance(gate, Identity):
             return []
-        gate, own, (decay,) = self.transition.gate, found[0], self.gate.leaves
-        (leaf,) = gate.leaves
+        (decay,), (leaf,) = self.gate.leaves, gate.leaves
         if isinstance(gate, Diagonal) and leaf.shape[-1] == 1 != own.shape[-1]:
             own = own.sum(-1, keepdim=True)
-        if isinstance(gate, Scalar | Diagonal) and gate.log is not None:
+        if gate.log is not None:
             own = own * decay.conj()
         if isinstance(gate, Diagonal):
             return [_back(self.layout, [own], leaf)]
         x = _back(self.layout, [own[..., None]], leaf[..., None])
         return [x[..., 0] if isinstance(x, Tensor) else InChunks(x.view[..., 0], x.length)]
 
-    def of_low_rank(
+    def _of_low_rank(
         self, of_left: list[Tensor], of_right: list[Tensor]
     ) -> list[Tensor | InChunks]:
         """The gradients of P and Q, (B, T, H, K, r)."""
@@ -215,62 +178,12 @@ class _Streams:
         return [x.mT if isinstance(x, Tensor) else InChunks(x.view.mT, x.length) for x in found]
 
 
-class _Inside:
-    """T by step, T E, T N U (the products w from no memory) and P by step."""
-
-    def __init__(self, folded: Folded, given: _Streams, space: Workspace) -> None:
-        rank, values = given.rank, given.values
-        rows = folded.grams[given.outputs :]
-        table = _table([row[-rank:] for row in rows], space)
-        self.inverse = inverses(table, rank, space)
-        shape = (*rows[0][0].shape[:2], values[0].shape[-1])
-        entering = [
-            _sum_of_products(
-                list(zip(row, values, strict=False)), space(f"entering {i}", shape, values[0])
-            )
-            for i, row in enumerate(rows)
-        ]
-        self.back = self._solve(folded.reads[given.outputs :], "back", space)
-        self.inner = self._solve(entering, "inner", space)
-        self.onto = _by_step(folded.writes[-rank:], "onto", space)
-
-    def _solve(self, streams: list[Tensor], name: str, space: Workspace) -> Tensor:
-        given = _by_step(streams, name, space)
-        return torch.bmm(self.inverse, given, out=space(f"{name} inside", given.shape, given))
-
-
-def _sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], onto: Tensor) -> Tensor:
-    """Σ x y into `onto`, zero where there are none."""
-    if not pairs:
-        return onto.zero_()
-    torch.bmm(*pairs[0], out=onto)
-    for x, y in pairs[1:]:
-        onto.baddbmm_(x, y)
-    return onto
-
-
-def _table(grams: list[list[Tensor]], space: Workspace) -> Tensor:
-    """(M, C r, C r) with the streams of one step side by side, so that the whole is strictly lower."""
-    rank = len(grams)
+def _inverses(system: Tensor, rank: int, space: Workspace) -> Tensor:
+    """(I - M)⁻¹, one stream after another; it is lower triangular with the streams of one step side by side."""
     if rank == 1:
-        return grams[0][0]
-    count, chunk, _ = grams[0][0].shape
-    table = space("system", (count, chunk, rank, chunk, rank), grams[0][0])
-    for i, row in enumerate(grams):
-        for j, gram in enumerate(row):
-            table[:, :, i, :, j] = gram
-    return table.flatten(3, 4).flatten(1, 2)
-
-
-def _by_step(streams: list[Tensor], name: str, space: Workspace) -> Tensor:
-    """(M, C r, ·) with the streams of one step side by side."""
-    if len(streams) == 1:
-        return streams[0]
-    count, chunk, width = streams[0].shape
-    rows = space(f"{name} by step", (count, chunk, len(streams), width), streams[0])
-    return torch.stack(streams, 2, out=rows).flatten(1, 2)
-
-
-def _of_step(x: Tensor, rank: int) -> list[Tensor]:
-    """The streams (M, C, ·) of what lies by step, views."""
-    return [x] if rank == 1 else list(x.unflatten(1, (-1, rank)).unbind(2))
+        return inverses(system, 1, space)
+    parts = system.unflatten(2, (rank, -1)).unflatten(1, (rank, -1)).permute(0, 2, 1, 4, 3)
+    by_step = space("by step", parts.shape, parts).copy_(parts).flatten(3, 4).flatten(1, 2)
+    found = inverses(by_step, rank, space).unflatten(2, (-1, rank)).unflatten(1, (-1, rank))
+    found = found.permute(0, 2, 1, 4, 3)
+    return space("by stream", found.shape, found).copy_(found).flatten(3, 4).flatten(1, 2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Workspace:
@@ -19,6 +22,7 @@ class Workspace:
         self.keeps = keeps
         """Whether the steps are to give what they need on the way back."""
         self._held: dict[str, Tensor] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The buffer `name` in this shape, with the type of `like` and any content."""
@@ -30,6 +34,12 @@ class Workspace:
         ):
             held = self._held[name] = like.new_empty(numbers)
         return held[:numbers].view(*shape)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for this key: views of buffers that every piece cuts alike."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def room(space: Workspace | None, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
