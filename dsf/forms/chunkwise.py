@@ -78,7 +78,7 @@ class Chunkwise(Form):
         """C, as given or by default: the triangular systems of DPLR cost C² per step."""
         if self.chunk is not None:
             return self.chunk
-        return 32 if isinstance(transition, DPLR | Scalar) else 64
+        return 64 if isinstance(transition, Identity) else 32
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()

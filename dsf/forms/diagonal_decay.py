@@ -64,7 +64,7 @@ def diagonal_decay_vjp(
         for gram, u in zip(row, values, strict=True):
             torch.bmm(d, u.mH, out=gram)
     of_gates, of_reads, of_writes = fold_gates_vjp(
-        kept, grams, back, onward, torch.linalg.vecdot(start, later), space
+        kept, grams, back, onward, torch.linalg.vecdot(start, later)
     )
     if core.transition.log is not None:
         of_gates.mul_(gates.conj())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fold_gates import Fold, KeptFold, Level, fold_gates_kept, halves, lower_block, scale
+from .fold_gates import Fold, KeptFold, fold_gates_kept, in_pairs
+from .fold_rooms import Half, Level
 from .workspace import Workspace
 
 
@@ -19,91 +20,77 @@ def fold_gates_vjp(
     of_back: list[Tensor],
     of_onward: list[Tensor],
     of_total: Tensor,
-    space: Workspace,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     r"""Gradients of the gates (M, C, K), reads and writes, from those of grams, back, onward and total.
 
-    The last lie in rows of their own and are used up: `of_back` and `of_onward` become the gradients of
-    the reads and writes, in their place. With x = Λ r of a right half's read and Λ the left half's total:
-    r̄ = Λ* x̄ + Ḡ w*, Λ̄ = Σ r* x̄, and so with the sides changed.
+    The gradients of grams, back and onward are copied over the fold's results, unless they lie there already,
+    and what is found lies in the workspace too. Where a read r of a right block became x = Λ r, with Λ the
+    total of the left block, r̄ = Λ* x̄ + Ḡ w* and Λ̄ = Σ r* x̄ + Λ̄' Λ_R*; and so with the sides changed.
     """
-    gates, below = kept.gates.conj(), of_total
-    for level in reversed(kept.levels):
-        below = _of_level(level, below, of_grams, of_back, of_onward, space)
-    of_gates = (below if kept.levels else below.clone()).view_as(kept.gates)
-    for i, (x, late) in enumerate(zip(of_back, kept.after, strict=True)):
+    rooms, gates, after = kept.rooms, kept.gates.conj(), kept.after
+    pairs = zip(
+        (*(x for row in rooms.grams for x in row), *rooms.back, *rooms.onward),
+        (*(x for row in of_grams for x in row), *of_back, *of_onward),
+        strict=True,
+    )
+    for x, given in pairs:
+        if x is not given:
+            x.copy_(given)
+    below = of_total
+    totals = [gates.flatten(0, 1), *(level.total.conj() for level in rooms.levels)]
+    for level, total in zip(reversed(rooms.levels), reversed(totals[:-1]), strict=True):
+        below = _of_level(level, below, *in_pairs(total))
+    of_gates = below.view(gates.shape) if rooms.levels else below.clone().view(gates.shape)
+    for i, (x, late) in enumerate(zip(rooms.back, after, strict=True)):
         if not late:
             continue
-        of_gates.addcmul_(x, kept.reads[i].conj())
+        read = kept.reads[i].conj()
+        of_gates.addcmul_(x, read)
         x.mul_(gates)
         for j, w in enumerate(kept.writes):
-            diagonal = of_grams[i][j].diagonal(dim1=1, dim2=2)[..., None]
+            diagonal = rooms.grams[i][j].diagonal(dim1=1, dim2=2)[..., None]
             x.addcmul_(diagonal, w.conj())
-            of_onward[j].addcmul_(diagonal, kept.reads[i].conj())
-    return of_gates, of_back, of_onward
+            rooms.onward[j].addcmul_(diagonal, read)
+    return of_gates, rooms.back, rooms.onward
 
 
-def _of_level(
-    level: Level,
-    of_total: Tensor,
-    of_grams: list[list[Tensor]],
-    of_back: list[Tensor],
-    of_onward: list[Tensor],
-    space: Workspace,
-) -> Tensor:
-    """The gradient of the totals of one size, in pairs (N, 2, K), and of its streams in their place."""
-    size, totals = level.size, level.totals.conj()
-    below = space(f"of total {size}", totals.shape, totals)
-    torch.mul(of_total.view(-1, 1, of_total.shape[-1]), totals.flip(1), out=below)
-    blocks = [
-        [_block(g, size, f"{i} {j}", space) for j, g in enumerate(row)]
-        for i, row in enumerate(of_grams)
-    ]
-    sides = (
-        (0, 1, of_back, level.right, blocks, level.left),
-        (
-            1,
-            0,
-            of_onward,
-            level.left,
-            [[b.mT for b in c] for c in zip(*blocks, strict=True)],
-            level.right,
-        ),
-    )
-    for total, half, streams, rows, table, others in sides:
-        for i, x in enumerate(streams):
-            of_own = halves(x, size)[half]
-            _share(of_own, rows[i].conj(), below[:, total], space)
-            scale(of_own, totals[:, total], onto=of_own)
-            for j, other in enumerate(others):
-                _add_product(table[i][j], other.conj(), of_own, space)
-    return below
+def _of_level(level: Level, of_total: Tensor, left_total: Tensor, right_total: Tensor) -> Tensor:
+    """The gradient of the totals of one size, and of its streams in their place."""
+    torch.mul(of_total, right_total, out=level.of_left)
+    torch.mul(of_total, left_total, out=level.of_right)
+    for half in level.right:
+        _uncarry(half, left_total, level.of_left, level)
+    for half in level.left:
+        _uncarry(half, right_total, level.of_right, level)
+    for right, row in zip(level.right, level.lower, strict=True):
+        for left, lower in zip(level.left, row, strict=True):
+            level.blocks.copy_(lower)
+            _uncross(right, left, level)
+    return level.of_totals
 
 
-def _block(gram: Tensor, size: int, name: str, space: Workspace) -> Tensor:
-    """The blocks of one size in rows, (N, size, size)."""
-    block = lower_block(gram, size)
-    return space(f"of block {name}", block.shape, block).copy_(block).flatten(0, 1)
-
-
-def _share(x: Tensor, rows: Tensor, onto: Tensor, space: Workspace) -> None:
-    """Add Σ over the steps of rows ⊙ x."""
-    if x.shape[1] <= 4:
-        for row, own in zip(rows.unbind(1), x.unbind(1), strict=True):
-            onto.addcmul_(row, own)
+def _uncarry(half: Half, total: Tensor, of_total: Tensor, level: Level) -> None:
+    """From the gradient of carried rows that of the rows, in its place, and more of that of the total."""
+    if level.by_row:
+        for x, row in zip(half.place_rows, half.met_rows, strict=True):
+            of_total.addcmul_(x, row.conj())
+            x.mul_(total)
     else:
-        product = torch.mul(x, rows, out=space("product", x.shape, x))
-        onto.add_(product.sum(1))
+        product = torch.mul(half.place, half.met.conj(), out=level.product)
+        of_total.add_(product.sum(1))
+        half.place.mul_(total[:, None])
 
 
-def _add_product(block: Tensor, rows: Tensor, onto: Tensor, space: Workspace) -> None:
-    """Add block (N, size, size) times rows (N, size, K)."""
-    if block.shape[1] <= 2:
-        for i, own in enumerate(onto.unbind(1)):
-            for j, row in enumerate(rows.unbind(1)):
-                own.addcmul_(block[:, i, j, None], row)
-    else:
-        onto.add_(torch.bmm(block, rows, out=space("product", onto.shape, onto)))
+def _uncross(right: Half, left: Half, level: Level) -> None:
+    """Gradients of the rows that met, from that of their products in the level's block."""
+    if not level.by_row:
+        right.place.add_(torch.bmm(level.block, left.met.conj(), out=level.product))
+        left.place.add_(torch.bmm(level.block.mT, right.met.conj(), out=level.product))
+        return
+    for of_r, r, cells in zip(right.place_rows, right.met_rows, level.cells, strict=True):
+        for of_w, w, cell in zip(left.place_rows, left.met_rows, cells, strict=True):
+            of_r.addcmul_(cell, w.conj())
+            of_w.addcmul_(cell, r.conj())
 
 
 def differentiable(
@@ -124,9 +111,8 @@ class _Fold(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        own = [x.clone(memory_format=torch.contiguous_format) for x in cotangents]
-        found = _table(own, len(ctx.kept.after))
-        of_gates, of_reads, of_writes = fold_gates_vjp(ctx.kept, *found, Workspace(keeps=False))
+        found = _table(cotangents, len(ctx.kept.after))
+        of_gates, of_reads, of_writes = fold_gates_vjp(ctx.kept, *found)
         return (None, of_gates, *of_reads, *of_writes)
 
 

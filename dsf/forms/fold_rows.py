@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dsf.structure import Diagonal, Identity, Scalar
 
+from .chunk_layout import ChunkLayout
 from .fold_decays import between_steps, between_vjp
 from .fold_gates import fold_gates, fold_gates_kept
 from .fold_gates_back import fold_gates_vjp
@@ -19,73 +20,90 @@ Gradients = tuple[Tensor | None, list[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Vectors of M chunks, one stream after another: reads (M, y C, K) and writes (M, w C, K).
+class Vectors:
+    """The vectors of a fold, (B, T, H, K) or (B, T, H, R, K): reads after the update of their step and before it,
+    and two kinds of writes, to be laid out in chunks in the type of `like`."""
 
-    The first `late` read streams see the memory after the update of their step, the others before it.
-    """
-
-    reads: Tensor
-    writes: Tensor
-    chunk: int
-    late: int
-
-    def products(self, space: Workspace) -> Tensor:
-        """R Wᵀ (M, y C, w C)."""
-        r, w = self.reads, self.writes
-        return torch.bmm(r, w.mT, out=space("products", (len(r), r.shape[1], w.shape[1]), r))
-
-    def products_vjp(self, of_products: Tensor, of_reads: Tensor, of_writes: Tensor) -> None:
-        """Add the gradients that R and W get from those of R Wᵀ."""
-        of_reads.baddbmm_(of_products, self.writes.conj())
-        of_writes.baddbmm_(of_products.mT, self.reads.conj())
-
-    def apart(self, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Views (M, ·, C, …) of the rows that are late and of those that are early."""
-        first = self.late * self.chunk
-        late, early = table[:, :first], table[:, first:]
-        return (
-            late.unflatten(1, (self.late, self.chunk)),
-            early.unflatten(1, (early.shape[1] // self.chunk, self.chunk)),
-        )
-
-    def streams(self, rows: Tensor) -> list[Tensor]:
-        """Views (M, C, ·) of each stream."""
-        return list(rows.unflatten(1, (-1, self.chunk)).unbind(1))
+    reads: tuple[Tensor, Tensor]
+    writes: tuple[Tensor, Tensor]
+    layout: ChunkLayout
+    like: Tensor
 
 
 class FoldedRows(ABC):
-    """Folded chunks (`dsf.forms.fold`): `table` of Gram matrices (M, y C, w C), `reads` at the start, `writes`
-    at the end, and the `total` transition (M)."""
+    """Folded chunks (`dsf.forms.fold`), with y + e reads, late and early, and w + p writes per step.
+
+    `table` of Gram matrices (M, (y + e) C, (w + p) C), one stream after another, `reads` at the start
+    (M, y C, K) and (M, e C, K), `writes` at the end, `total` (M). Of each pair only the last is not empty.
+    """
 
     table: Tensor
-    reads: Tensor
-    writes: Tensor
+    reads: tuple[Tensor, Tensor]
+    writes: tuple[Tensor, Tensor]
     total: Identity | Scalar | Diagonal
 
     @abstractmethod
     def vjp(
         self, of_table: Tensor, of_reads: Tensor, of_writes: Tensor, of_total: Tensor | None
     ) -> Gradients:
-        """Gradients of the gate in linear space (M, C, …) and of each read and write stream; those given are used up."""
+        """Gradients of the gate in linear space, and of each stream of the reads and the writes.
+
+        The given ones may be used up, and may lie where the results of the fold do.
+        """
 
 
 def fold_rows(
-    gate: Identity | Scalar | Diagonal, rows: Rows, space: Workspace, keeps: bool
+    gate: Identity | Scalar | Diagonal, given: Vectors, space: Workspace, keeps: bool
 ) -> FoldedRows:
-    """Fold; where nothing is to be kept for the way back, the rows are used up."""
-    if isinstance(gate, Scalar):
-        return _Decayed(gate.decay, rows, space, keeps)
+    """Fold under gates (M, C), and keep what the way back needs where `keeps`."""
     if isinstance(gate, Diagonal):
-        return _Gated(gate.decay, rows, space, keeps)
-    return _Unchanged(gate, rows, space)
+        return _Gated(gate.decay, given, space, keeps)
+    rows = _Rows(given, space)
+    return (
+        _Decayed(gate.decay, rows, space, keeps)
+        if isinstance(gate, Scalar)
+        else _Unchanged(gate, rows, space)
+    )
+
+
+class _Rows:
+    """Reads (M, y C, K) and writes (M, w C, K), one stream after another."""
+
+    def __init__(self, given: Vectors, space: Workspace) -> None:
+        layout = given.layout
+        self.space, self.chunk = space, layout.chunk
+        self.reads = layout.stacked(given.reads, "reads", given.like)
+        self.writes = layout.stacked(given.writes, "writes", given.like)
+        self.late, self.first = (
+            layout.chunk * _streams(x) for x in (given.reads[0], given.writes[0])
+        )
+
+    def products(self) -> Tensor:
+        """R Wᵀ."""
+        r, w = self.reads, self.writes
+        return torch.bmm(r, w.mT, out=self.space("products", (len(r), r.shape[1], w.shape[1]), r))
+
+    def products_vjp(self, of_products: Tensor, of_reads: Tensor, of_writes: Tensor) -> None:
+        """Add the gradients that R and W get from those of R Wᵀ."""
+        of_reads.baddbmm_(of_products, self.writes.conj())
+        of_writes.baddbmm_(of_products.mT, self.reads.conj())
+
+    def apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Views (M, ·, C, …) of the late rows and of the early ones."""
+        late, early = x[:, : self.late], x[:, self.late :]
+        return tuple(y.unflatten(1, (y.shape[1] // self.chunk, self.chunk)) for y in (late, early))
+
+    def streams(self, rows: Tensor) -> list[Tensor]:
+        """Views (M, C, ·) of each stream."""
+        return list(rows.split(self.chunk, 1))
 
 
 class _Unchanged(FoldedRows):
-    def __init__(self, gate: Identity, rows: Rows, space: Workspace) -> None:
+    def __init__(self, gate: Identity, rows: _Rows, space: Workspace) -> None:
         self.rows, self.total = rows, gate
-        self.reads, self.writes = rows.reads, rows.writes
-        self.table = self._masked(rows.products(space))
+        self.reads = rows.reads[:, : rows.late], rows.reads[:, rows.late :]
+        self.writes = rows.writes[:, : rows.first], rows.writes[:, rows.first :]
+        self.table = self._masked(rows.products())
 
     def _masked(self, table: Tensor) -> Tensor:
         for part, diagonal in zip(self.rows.apart(table), (0, -1), strict=True):
@@ -104,32 +122,31 @@ class _Unchanged(FoldedRows):
 class _Decayed(FoldedRows):
     """With Γ_ij = a_i … a_{j+1}: table = (R Wᵀ) ⊙ Γ, and an early row sees the row of Γ before its own."""
 
-    def __init__(self, decay: Tensor, rows: Rows, space: Workspace, keeps: bool) -> None:
+    def __init__(self, decay: Tensor, rows: _Rows, space: Workspace, keeps: bool) -> None:
         count, chunk = decay.shape
         self.rows, self.space, self.decay = rows, space, decay
         self.between = between_steps(decay, space)
         self.reach = self.between[:, :, 0] * decay[:, :1]
         self.total = Scalar(self.reach[:, -1])
-        self.raw = rows.products(space)
-        self.pull = space("pull", (count, rows.reads.shape[1] // chunk, chunk), decay).fill_(1)
-        self.pull[:, : rows.late] = self.reach[:, None]
-        self.pull[:, rows.late :, 1:] = self.reach[:, None, :-1]
-        push = self.between[:, None, -1].expand(-1, rows.writes.shape[1] // chunk, -1)
-        self.push = space("push", push.shape, decay).copy_(push)
+        self.raw = rows.products()
+        self.pull = space("pull", rows.reads.shape[:2], decay).fill_(1)
+        late, early = rows.apart(self.pull)
+        late[...] = self.reach[:, None]
+        early[:, :, 1:] = self.reach[:, None, :-1]
+        columns = rows.writes.shape[1] // chunk
+        push = self.between[:, None, -1].expand(-1, columns, -1)
+        self.push = space("push", push.shape, decay).copy_(push).flatten(1)
 
         def onto(name: str, x: Tensor) -> Tensor:
             return space(name, x.shape, x) if keeps else x
 
-        wide = self.between[:, :, None].expand(-1, -1, push.shape[1], -1)
+        wide = self.between[:, :, None].expand(-1, -1, columns, -1)
         self.wide = space("wide between", wide.shape, decay).copy_(wide).flatten(2)
         self.table = self._masked(self.raw, self.wide, onto("table", self.raw))
-        self.reads, self.writes = (
-            torch.mul(x, factors.flatten(1)[..., None], out=onto(name, x))
-            for name, x, factors in (
-                ("folded reads", rows.reads, self.pull),
-                ("folded writes", rows.writes, self.push),
-            )
-        )
+        reads = torch.mul(rows.reads, self.pull[..., None], out=onto("folded reads", rows.reads))
+        writes = torch.mul(rows.writes, self.push[..., None], out=onto("folded writes", rows.writes))
+        self.reads = reads[:, : rows.late], reads[:, rows.late :]
+        self.writes = writes[:, : rows.first], writes[:, rows.first :]
 
     def _masked(self, table: Tensor, wide: Tensor, onto: Tensor) -> Tensor:
         (late, early), (late_onto, early_onto) = self.rows.apart(table), self.rows.apart(onto)
@@ -144,12 +161,12 @@ class _Decayed(FoldedRows):
         rows = self.rows
         assert of_total is not None
         decay, between = self.decay.conj(), self.between.conj()
-        of_pull = self._dots(rows.reads, of_reads).view_as(self.pull)
-        of_reach = of_pull[:, : rows.late].sum(1)
-        of_reach[:, :-1] += of_pull[:, rows.late :, 1:].sum(1)
+        late, early = rows.apart(self._dots(rows.reads, of_reads))
+        of_reach = late.sum(1)
+        of_reach[:, :-1] += early[:, :, 1:].sum(1)
         of_reach[:, -1] += of_total
         of_between = self.space("of between", between.shape, between).zero_()
-        of_between[:, -1] = self._dots(rows.writes, of_writes).view_as(self.push).sum(1)
+        of_between[:, -1] = sum(rows.streams(self._dots(rows.writes, of_writes)))
         product = torch.mul(of_table, self.raw.conj(), out=self.space("product", of_table.shape, of_table))
         late, early = rows.apart(product)
         for x in late.unbind(1):
@@ -162,8 +179,8 @@ class _Decayed(FoldedRows):
         of_decay = between_vjp(decay, between, of_between)
         of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
 
-        of_reads.mul_(self.pull.conj().flatten(1)[..., None])
-        of_writes.mul_(self.push.conj().flatten(1)[..., None])
+        of_reads.mul_(self.pull.conj()[..., None])
+        of_writes.mul_(self.push.conj()[..., None])
         rows.products_vjp(self._masked(of_table, self.wide.conj(), of_table), of_reads, of_writes)
         return of_decay, rows.streams(of_reads), rows.streams(of_writes)
 
@@ -173,32 +190,44 @@ class _Decayed(FoldedRows):
 
 
 class _Gated(FoldedRows):
-    def __init__(self, gates: Tensor, rows: Rows, space: Workspace, keeps: bool) -> None:
-        self.rows, self.space = rows, space
-        gates = gates.expand(*gates.shape[:-1], rows.reads.shape[-1])
-        reads, writes = rows.streams(rows.reads), rows.streams(rows.writes)
-        after = [i < rows.late for i in range(len(reads))]
+    def __init__(self, gates: Tensor, given: Vectors, space: Workspace, keeps: bool) -> None:
+        def laid(pair: tuple[Tensor, Tensor], name: str) -> list[Tensor]:
+            own = (given.layout.streams(x, f"{name} {i}") for i, x in enumerate(pair))
+            return [x.to(given.like.dtype) for streams in own for x in streams]
+
+        reads, writes = laid(given.reads, "reads"), laid(given.writes, "writes")
+        late, first = _streams(given.reads[0]), _streams(given.writes[0])
+        count, self.chunk, keys = writes[0].shape
+        gates = gates.expand(count, self.chunk, keys)
+        after = [i < late for i in range(len(reads))]
         if keeps:
             found, self.kept = fold_gates_kept(gates, reads, writes, after, space)
         else:
             found = fold_gates(gates, reads, writes, after, space)
         grams, back, onward, total = found
-        self.table = space("table", (len(gates), rows.reads.shape[1], rows.writes.shape[1]), gates)
-        for onto, row in zip(rows.streams(self.table), grams, strict=True):
-            torch.cat(row, 2, out=onto)
-        self.reads = torch.cat(back, 1, out=space("folded reads", rows.reads.shape, gates))
-        self.writes = torch.cat(onward, 1, out=space("folded writes", rows.writes.shape, gates))
+        shape = (count, len(reads), self.chunk, len(writes), self.chunk)
+        table = space("table", shape, gates)
+        for i, row in enumerate(grams):
+            for j, gram in enumerate(row):
+                table[:, i, :, j] = gram
+        self.table = table.flatten(3, 4).flatten(1, 2)
+        none = gates[:, :0]
+        self.reads = _joined(back[:late] or [none]), _joined(back[late:])
+        self.writes = _joined(onward[:first] or [none]), _joined(onward[first:])
         self.total = Diagonal(total)
 
     def vjp(
         self, of_table: Tensor, of_reads: Tensor, of_writes: Tensor, of_total: Tensor | None
     ) -> Gradients:
         assert of_total is not None
-        grams = [list(x.split(self.rows.chunk, 2)) for x in self.rows.streams(of_table)]
-        back, onward = self._own(of_reads, "of back"), self._own(of_writes, "of onward")
-        return fold_gates_vjp(self.kept, grams, back, onward, of_total, self.space)
+        grams = [list(row.split(self.chunk, 2)) for row in of_table.split(self.chunk, 1)]
+        back, onward = (list(x.split(self.chunk, 1)) for x in (of_reads, of_writes))
+        return fold_gates_vjp(self.kept, grams, back, onward, of_total)
 
-    def _own(self, rows: Tensor, name: str) -> list[Tensor]:
-        """Each stream in memory of its own."""
-        streams = enumerate(self.rows.streams(rows))
-        return [self.space(f"{name} {i}", x.shape, x).copy_(x) for i, x in streams]
+
+def _streams(x: Tensor) -> int:
+    return 1 if x.ndim == 4 else x.shape[3]
+
+
+def _joined(streams: list[Tensor]) -> Tensor:
+    return streams[0] if len(streams) == 1 else torch.cat(streams, 1)

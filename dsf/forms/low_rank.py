@@ -14,7 +14,7 @@ from dsf.structure import DPLR, Diagonal, Identity, Scalar
 from .between_chunks import advance, each, total_vjp
 from .chunk_layout import ChunkLayout, InChunks
 from .core import Core
-from .fold_rows import Rows, fold_rows
+from .fold_rows import Vectors, fold_rows
 from .segments import Cotangents, Kept, Step
 from .shared_decay import _back
 from .unit_triangular import inverses
@@ -47,10 +47,10 @@ class LowRank(Step):
         shape = (count + sequences, keys, width)
         states = chunks.seen.new_empty(shape) if space.keeps else space("states", shape, chunks.seen)
         states[:sequences] = core.memory.flatten(0, 1)
-        torch.bmm(folded.writes[:, :m].mT, chunks.seen[:, :m], out=states[sequences:])
+        torch.bmm(folded.writes[0].mT, chunks.seen[:, :m], out=states[sequences:])
         pieces = states.split(sequences)
         totals = each(folded.total, sequences)
-        onto = folded.writes[:, m:].mT
+        onto = folded.writes[1].mT
         loop = (x.split(sequences) for x in (chunks.back, onto, chunks.inner))
         for n_, (back, left, inner) in enumerate(zip(*loop, strict=True)):
             inner.baddbmm_(back, pieces[n_])
@@ -60,7 +60,7 @@ class LowRank(Step):
         chunks.seen[:, m:] = chunks.inner
         outputs = space("outputs", (count, n, width), start)
         torch.bmm(folded.table[:, :n], chunks.seen, out=outputs)
-        outputs.baddbmm_(folded.reads[:, :n], start)
+        outputs.baddbmm_(folded.reads[0], start)
         assert isinstance(core.read, OuterCoupling)
         found = chunks.layout.back(outputs, core.memory.shape[:2], core.read.several)
         memory = pieces[-1].clone().view_as(core.memory)
@@ -79,11 +79,11 @@ class LowRank(Step):
         sequences, (count, keys, width) = core.sequences, start.shape
         states = space("later", (count + sequences, keys, width), start)
         states[count:] = of_last.flatten(0, 1)
-        torch.bmm(folded.reads[:, :n].mH, above[:, :n], out=states[:count])
+        torch.bmm(folded.reads[0].mH, above[:, :n], out=states[:count])
         of_inner = space("of inner", inner.shape, start)
         torch.bmm(table[:, :n, m:].mH, above[:, :n], out=of_inner)
         pieces, totals = states.split(sequences), each(folded.total.conj(), sequences)
-        onto = folded.writes[:, m:].conj()
+        onto = folded.writes[1].conj()
         loop = [x.split(sequences) for x in (chunks.back.mH, onto, of_inner)]
         for i in range(len(pieces) - 2, -1, -1):
             back, left, own = (x[i] for x in loop)
@@ -93,12 +93,12 @@ class LowRank(Step):
         later = states[sequences:]
         above[:, n:] = torch.bmm(chunks.inverse.mH, of_inner, out=inner)
 
-        of_values = torch.bmm(folded.writes[:, :m].conj(), later, out=space("of values", (count, m, width), start))
+        of_values = torch.bmm(folded.writes[0].conj(), later, out=space("of values", (count, m, width), start))
         of_values.baddbmm_(table[:, :, :m].mH, above)
         # In the place of what they are the gradients of, which nothing needs from here on.
         of_table = torch.bmm(above, seen.mH, out=space("table", table.shape, start))
-        of_reads = torch.bmm(above, start.mH, out=space("folded reads", folded.reads.shape, start))
-        of_writes = torch.bmm(seen.conj(), later.mT, out=space("folded writes", folded.writes.shape, start))
+        of_reads = torch.bmm(above, start.mH, out=space("folded reads", (count, table.shape[1], keys), start))
+        of_writes = torch.bmm(seen.conj(), later.mT, out=space("folded writes", (count, table.shape[2], keys), start))
         of_total = total_vjp(folded.total, start, later, space)
         found = folded.vjp(of_table, of_reads, of_writes, of_total[0] if of_total else None)
         first = states[:sequences].clone().view_as(core.memory)
@@ -125,19 +125,17 @@ class _Chunks:
         assert isinstance(gate, Identity | Scalar | Diagonal)
         self.gate = gate.map(lambda x, _: x.to(kind))
         right, left = (x.mT for x in (core.transition.right, core.transition.left))
-        reads = self.layout.stacked([core.read.weights, right], "reads", like)
-        writes = self.layout.stacked([core.write.weights, left], "writes", like)
+        vectors = Vectors((core.read.weights, right), (core.write.weights, left), self.layout, like)
+        self.folded = fold_rows(self.gate, vectors, space, keeps)
         self.seen = self.layout.stacked([core.tokens], "seen", like, self.rank)
-        self.outputs, self.values = (x.shape[1] - self.rank * chunk for x in (reads, writes))
-        rows = Rows(reads, writes, chunk, self.outputs // chunk)
-        self.folded = fold_rows(self.gate, rows, space, keeps)
-        n, m = self.outputs, self.values
-        table, shape = self.folded.table, (len(reads), self.rank * chunk)
+        table, entering_rows = self.folded.table, self.folded.reads[1]
+        n, m = (x[0].shape[1] for x in (self.folded.reads, self.folded.writes))
+        self.outputs, self.values = n, m
         self.inverse = _inverses(table[:, n:, m:], self.rank, space)
-        entering = space("entering", (*shape, self.seen.shape[-1]), like)
-        torch.bmm(table[:, n:, :m], self.seen[:, :m], out=entering)
+        shape = (*entering_rows.shape[:2], self.seen.shape[-1])
+        entering = torch.bmm(table[:, n:, :m], self.seen[:, :m], out=space("entering", shape, like))
         self.back = torch.bmm(
-            self.inverse, self.folded.reads[:, n:], out=space("back", (*shape, reads.shape[-1]), like)
+            self.inverse, entering_rows, out=space("back inside", entering_rows.shape, like)
         )
         self.inner = torch.bmm(self.inverse, entering, out=space("inner", entering.shape, like))
 
