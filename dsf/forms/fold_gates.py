@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fold_rooms import FoldRooms, Half, Level
+from .fold_rooms import FoldRooms, Half, Level, in_pairs
 from .workspace import Workspace
 
 Fold = tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]
@@ -41,8 +41,9 @@ def fold_gates(
     there and in the workspace, under `tag`.
     """
     places = tuple((x.data_ptr(), x.stride(), x.shape, x.dtype) for x in (*reads, *writes))
-    make = lambda: FoldRooms(reads, writes, keeps=False)
-    rooms = space.once(f"fold {tag}", (len(reads), places), make)
+    rooms = space.once(
+        f"fold {tag}", (len(reads), places), lambda: FoldRooms(reads, writes, keeps=False)
+    )
     _diagonals(reads, writes, after, rooms.grams)
     for r, late in zip(reads, after, strict=True):
         if late:
@@ -61,8 +62,8 @@ def fold_gates_kept(
     """The same, with all that `fold_gates_vjp` needs; the inputs stay as they are, and must until then."""
 
     def make() -> FoldRooms:
-        back, onward = ([gates.new_empty(gates.shape) for _ in xs] for xs in (reads, writes))
-        return FoldRooms(back, onward, keeps=True)
+        streams = gates.new_empty((len(reads) + len(writes), *gates.shape)).unbind()
+        return FoldRooms(list(streams[: len(reads)]), list(streams[len(reads) :]), keeps=True)
 
     key = len(reads), len(writes), gates.shape, gates.dtype, gates.device
     rooms = space.once(f"kept fold {tag}", key, make)
@@ -93,33 +94,21 @@ def _diagonals(
 
 
 def _double(rooms: FoldRooms, gates: Tensor) -> Tensor:
-    """Fold pairs of neighbours until one block is left; its total (M, K)."""
+    """Fold pairs of neighbours until one block is left, in place; its total (M, K)."""
     total = gates.flatten(0, 1)
     for level in rooms.levels:
-        total = _fold(level, *in_pairs(total))
+        pair = in_pairs(total)
+        for half, _ in level.carried:
+            if half.moves:
+                half.met.copy_(half.place)
+        for r, row in zip(level.right, level.lower, strict=True):
+            for w, lower in zip(level.left, row, strict=True):
+                _cross(r, w, level)
+                lower.copy_(level.blocks)
+        for half, by in level.carried:
+            _carry(half, pair[by], level.by_row)
+        total = torch.mul(pair[1], pair[0], out=level.total)
     return total
-
-
-def _fold(level: Level, left_total: Tensor, right_total: Tensor) -> Tensor:
-    """Fold the pairs of one size in place; their totals (N, K)."""
-    for half in (*level.right, *level.left):
-        if half.moves:
-            half.met.copy_(half.place)
-    for r, row in zip(level.right, level.lower, strict=True):
-        for w, lower in zip(level.left, row, strict=True):
-            _cross(r, w, level)
-            lower.copy_(level.blocks)
-    for half in level.right:
-        _carry(half, left_total)
-    for half in level.left:
-        _carry(half, right_total)
-    return torch.mul(right_total, left_total, out=level.total)
-
-
-def in_pairs(total: Tensor) -> tuple[Tensor, Tensor]:
-    """The totals (N, K) of left and of right blocks."""
-    left, right = total.view(-1, 2, total.shape[-1]).unbind(1)
-    return left, right
 
 
 def _cross(right: Half, left: Half, level: Level) -> None:
@@ -127,15 +116,15 @@ def _cross(right: Half, left: Half, level: Level) -> None:
     if not level.by_row:
         torch.bmm(right.met, left.met.mT, out=level.block)
         return
-    for r, cells in zip(right.met_rows, level.cells, strict=True):
-        for w, cell in zip(left.met_rows, cells, strict=True):
+    for (_, r), cells in zip(right.rows, level.cells, strict=True):
+        for (_, w), cell in zip(left.rows, cells, strict=True):
             torch.linalg.vecdot(r.conj(), w, out=cell[:, 0])
 
 
-def _carry(half: Half, total: Tensor) -> None:
-    """Rows times the total (N, K) of the block that they cross."""
-    if len(half.met_rows) <= 2:
-        for row, onto in zip(half.met_rows, half.place_rows, strict=True):
+def _carry(half: Half, total: Tensor, by_row: bool) -> None:
+    """The halves that met, times the totals (S, N, K) of the blocks that they cross."""
+    if by_row:
+        for onto, row in half.rows:
             torch.mul(row, total, out=onto)
     else:
-        torch.mul(half.met, total[:, None], out=half.place)
+        torch.mul(half.met, total[:, :, None], out=half.place)

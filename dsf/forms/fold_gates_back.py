@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fold_gates import Fold, KeptFold, fold_gates_kept, in_pairs
-from .fold_rooms import Half, Level
+from .fold_gates import Fold, KeptFold, fold_gates_kept
+from .fold_rooms import Half, Level, in_pairs
 from .workspace import Workspace
 
 
@@ -37,9 +37,9 @@ def fold_gates_vjp(
         if x is not given:
             x.copy_(given)
     below = of_total
-    totals = [gates.flatten(0, 1), *(level.total.conj() for level in rooms.levels)]
-    for level, total in zip(reversed(rooms.levels), reversed(totals[:-1]), strict=True):
-        below = _of_level(level, below, *in_pairs(total))
+    totals = [gates.flatten(0, 1), *(level.total.conj() for level in rooms.levels[:-1])]
+    for level, total in reversed(list(zip(rooms.levels, totals, strict=False))):
+        below = _of_level(level, below, in_pairs(total))
     of_gates = below.view(gates.shape) if rooms.levels else below.clone().view(gates.shape)
     for i, (x, late) in enumerate(zip(rooms.back, after, strict=True)):
         if not late:
@@ -54,43 +54,55 @@ def fold_gates_vjp(
     return of_gates, rooms.back, rooms.onward
 
 
-def _of_level(level: Level, of_total: Tensor, left_total: Tensor, right_total: Tensor) -> Tensor:
-    """The gradient of the totals of one size, and of its streams in their place."""
-    torch.mul(of_total, right_total, out=level.of_left)
-    torch.mul(of_total, left_total, out=level.of_right)
-    for half in level.right:
-        _uncarry(half, left_total, level.of_left, level)
-    for half in level.left:
-        _uncarry(half, right_total, level.of_right, level)
-    for right, row in zip(level.right, level.lower, strict=True):
-        for left, lower in zip(level.left, row, strict=True):
-            level.blocks.copy_(lower)
-            _uncross(right, left, level)
+def _of_level(level: Level, of_total: Tensor, pair: Tensor) -> Tensor:
+    """The gradient of the totals (2 N, K) of one size, and of its streams in their place."""
+    torch.mul(of_total, pair[1], out=level.of_pair[0])
+    torch.mul(of_total, pair[0], out=level.of_pair[1])
+    for half, by in level.carried:
+        if level.by_row:
+            _uncarry_rows(half, pair[by], level.of_pair[by])
+        else:
+            product = torch.mul(half.place, half.met.conj(), out=half.product)
+            level.of_pair[by].add_(product.sum(-2))
+    for i, right in enumerate(level.right):
+        for j, left in enumerate(level.left):
+            level.blocks.copy_(level.lower[i][j])
+            if level.by_row:
+                _uncross_rows(right, left, level.cells)
+            else:
+                _product(level.block, left.met.conj(), right.product, first=j == 0)
+                _product(level.block.mT, right.met.conj(), left.product, first=i == 0)
+    if not level.by_row:
+        for half, by in level.carried:
+            total = pair[by][:, :, None]
+            if level.right:
+                torch.addcmul(half.product, half.place, total, out=half.place)
+            else:
+                half.place.mul_(total)
     return level.of_totals
 
 
-def _uncarry(half: Half, total: Tensor, of_total: Tensor, level: Level) -> None:
+def _uncarry_rows(half: Half, total: Tensor, of_total: Tensor) -> None:
     """From the gradient of carried rows that of the rows, in its place, and more of that of the total."""
-    if level.by_row:
-        for x, row in zip(half.place_rows, half.met_rows, strict=True):
-            of_total.addcmul_(x, row.conj())
-            x.mul_(total)
-    else:
-        product = torch.mul(half.place, half.met.conj(), out=level.product)
-        of_total.add_(product.sum(1))
-        half.place.mul_(total[:, None])
+    for x, row in half.rows:
+        of_total.addcmul_(x, row.conj())
+        x.mul_(total)
 
 
-def _uncross(right: Half, left: Half, level: Level) -> None:
-    """Gradients of the rows that met, from that of their products in the level's block."""
-    if not level.by_row:
-        right.place.add_(torch.bmm(level.block, left.met.conj(), out=level.product))
-        left.place.add_(torch.bmm(level.block.mT, right.met.conj(), out=level.product))
-        return
-    for of_r, r, cells in zip(right.place_rows, right.met_rows, level.cells, strict=True):
-        for of_w, w, cell in zip(left.place_rows, left.met_rows, cells, strict=True):
+def _uncross_rows(right: Half, left: Half, cells: list[tuple[Tensor, ...]]) -> None:
+    """More of the gradients of the rows that met, from that of their products."""
+    for (of_r, r), own in zip(right.rows, cells, strict=True):
+        for (of_w, w), cell in zip(left.rows, own, strict=True):
             of_r.addcmul_(cell, w.conj())
             of_w.addcmul_(cell, r.conj())
+
+
+def _product(x: Tensor, y: Tensor, onto: Tensor, first: bool) -> None:
+    """x y into `onto`, the first or one more."""
+    if first:
+        torch.bmm(x, y, out=onto)
+    else:
+        onto.baddbmm_(x, y)
 
 
 def differentiable(
