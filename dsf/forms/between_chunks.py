@@ -57,11 +57,8 @@ def _forward(
     states[:sequences] = memory
     torch.bmm(maps.writes.mT, values, out=states[sequences:])
     chunks = states.split(sequences)
-    totals, low_rank = each(maps.total, sequences), _low_rank(maps, sequences)
+    totals = each(maps.total, sequences)
     for n in range(len(chunks) - 1):
-        if low_rank is not None:
-            onto, back = low_rank[n]
-            chunks[n + 1].baddbmm_(onto.mT, back @ chunks[n])
         advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
     start = states[: len(values)]
     outputs = room(space, "outputs", (*maps.gram.shape[:2], values.shape[-1]), values)
@@ -80,26 +77,13 @@ def walk_vjp(
     torch.bmm(maps.reads.mH, of_outputs, out=states[: len(start)])
     chunks = states.split(sequences)
     totals = each(maps.total.transpose().conj(), sequences)
-    low_rank = _low_rank(maps, sequences)
     for n in reversed(range(len(chunks) - 1)):
-        if low_rank is not None:
-            onto, back = low_rank[n]
-            chunks[n].baddbmm_(back.mH, onto.conj() @ chunks[n + 1])
         advance(totals[n] if totals else None, chunks[n + 1], chunks[n])
     later = states[sequences:]
     found = [of_outputs @ values.mH, of_outputs @ start.mH, values.conj() @ later.mT]
-    if maps.onto is not None and maps.back is not None:
-        inner = maps.back @ start
-        found += [inner.conj() @ later.mT, (maps.onto.conj() @ later) @ start.mH]
     found += total_vjp(maps.total, start, later)
     of_values = (maps.gram.mH @ of_outputs).baddbmm_(maps.writes.conj(), later)
     return found, of_values, chunks[0].clone()
-
-
-def _low_rank(maps: ChunkMaps, sequences: int) -> list[tuple[Tensor, Tensor]] | None:
-    if maps.onto is None or maps.back is None:
-        return None
-    return list(zip(maps.onto.split(sequences), maps.back.split(sequences), strict=True))
 
 
 def each(total: Structure, sequences: int) -> Sequence[Structure | Tensor]:

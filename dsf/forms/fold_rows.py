@@ -91,7 +91,10 @@ class _Rows:
     def apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Views (M, ·, C, …) of the late rows and of the early ones."""
         late, early = x[:, : self.late], x[:, self.late :]
-        return tuple(y.unflatten(1, (y.shape[1] // self.chunk, self.chunk)) for y in (late, early))
+        return (
+            late.unflatten(1, (late.shape[1] // self.chunk, self.chunk)),
+            early.unflatten(1, (early.shape[1] // self.chunk, self.chunk)),
+        )
 
     def streams(self, rows: Tensor) -> list[Tensor]:
         """Views (M, C, ·) of each stream."""
