@@ -31,7 +31,8 @@ class ChunkMaps:
 
     def rebuild(self, tensors: tuple[Tensor, ...]) -> ChunkMaps:
         """The same kind of maps with other tensors."""
-        return ChunkMaps(*tensors[:3], self.total.rebuild(tensors[3:]))
+        gram, reads, writes, *rest = tensors
+        return ChunkMaps(gram, reads, writes, self.total.rebuild(tuple(rest)))
 
 
 def chunk_maps(

@@ -147,7 +147,9 @@ class _Decayed(FoldedRows):
         self.wide = space("wide between", wide.shape, decay).copy_(wide).flatten(2)
         self.table = self._masked(self.raw, self.wide, onto("table", self.raw))
         reads = torch.mul(rows.reads, self.pull[..., None], out=onto("folded reads", rows.reads))
-        writes = torch.mul(rows.writes, self.push[..., None], out=onto("folded writes", rows.writes))
+        writes = torch.mul(
+            rows.writes, self.push[..., None], out=onto("folded writes", rows.writes)
+        )
         self.reads = reads[:, : rows.late], reads[:, rows.late :]
         self.writes = writes[:, : rows.first], writes[:, rows.first :]
 
@@ -170,7 +172,9 @@ class _Decayed(FoldedRows):
         of_reach[:, -1] += of_total
         of_between = self.space("of between", between.shape, between).zero_()
         of_between[:, -1] = sum(rows.streams(self._dots(rows.writes, of_writes)))
-        product = torch.mul(of_table, self.raw.conj(), out=self.space("product", of_table.shape, of_table))
+        product = torch.mul(
+            of_table, self.raw.conj(), out=self.space("product", of_table.shape, of_table)
+        )
         late, early = rows.apart(product)
         for x in late.unbind(1):
             for gram in x.split(rows.chunk, 2):

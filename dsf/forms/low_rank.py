@@ -57,7 +57,7 @@ class LowRank(Step):
         states[:sequences] = core.memory.flatten(0, 1)
         torch.bmm(folded.writes[0].mT, seen[:, :m], out=states[sequences:])
         pieces = states.split(sequences)
-        _walk(folded.total, (back, folded.writes[1].mT), inner, pieces[:-1], pieces[1:])
+        _walk(folded.total, (back, folded.writes[1].mT), inner, pieces[:-1], pieces[1:], False)
 
         start, seen[:, m:] = states[:count], inner
         outputs = space("outputs", (count, chunks.outputs, seen.shape[2]), seen)
@@ -85,7 +85,7 @@ class LowRank(Step):
         torch.bmm(chunks.of_reads[:, :, m:].mH, above[:, :n], out=of_inner)
         pieces = states.split(sequences)[::-1]
         maps = folded.writes[1].conj(), back.mH
-        _walk(folded.total.conj(), maps, of_inner, pieces[:-1], pieces[1:], backward=True)
+        _walk(folded.total.conj(), maps, of_inner, pieces[:-1], pieces[1:], True)
         later = states[sequences:]
         above[:, n:] = torch.bmm(inverse.mH, of_inner, out=space("given", inner.shape, start))
 
@@ -114,7 +114,7 @@ def _walk(
     inner: Tensor,
     sources: Sequence[Tensor],
     targets: Sequence[Tensor],
-    backward: bool = False,
+    backward: bool,
 ) -> None:
     """From chunk to chunk: add `maps[0]` source to inner, and `maps[1]` inner + total source to the target."""
     size = len(sources[0])
