@@ -16,6 +16,7 @@ import dsf.forms.chunkwise as chunkwise
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
+import dsf.forms.fold_gates_back as fold_gates_back
 import dsf.forms.fold_rows as fold_rows
 import dsf.forms.gated_scan as gated_scan
 import dsf.forms.low_rank as low_rank
@@ -88,13 +89,16 @@ def test_state_law_notices_padding_that_decays(monkeypatch) -> None:
 
 
 def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(monkeypatch) -> None:
-    halves = fold_gates._halves
-    monkeypatch.setattr(
-        fold_gates,
-        "_halves",
-        lambda x, size: halves(x, size)[:1] * 2 if x.shape[1] == 2 else halves(x, size),
-    )
+    in_pairs = fold_gates.in_pairs
+    monkeypatch.setattr(fold_gates, "in_pairs", lambda totals: in_pairs(totals).flip(0))
     caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
+
+
+def test_gradient_law_notices_a_fold_back_with_the_decay_of_the_wrong_half(monkeypatch) -> None:
+    system, tokens, state = Row("diagonal", "outer").draw(40)
+    in_pairs = fold_gates_back.in_pairs
+    monkeypatch.setattr(fold_gates_back, "in_pairs", lambda totals: in_pairs(totals).flip(0))
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
 @pytest.mark.parametrize("transition", ["scalar", "two factors"])
@@ -233,9 +237,9 @@ def test_gradient_law_notices_a_gate_that_sees_its_own_step(transition, monkeypa
 
 def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch) -> None:
     system, tokens, state = Row("diagonal", "outer").draw(40)
-    share = fold_gates._share
+    steps = fold_gates_back._of_steps
     monkeypatch.setattr(
-        fold_gates, "_share", lambda x, g: share(x, g) * (0.0 if x.ndim == 3 else 1.0)
+        fold_gates_back, "_of_steps", lambda kept, of_gates: steps(kept, of_gates.clone())
     )
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 

@@ -27,7 +27,7 @@ def fold_gates_vjp(
     and what is found lies in the workspace too. Where a read r of a right block became x = Λ r, with Λ the
     total of the left block, r̄ = Λ* x̄ + Ḡ w* and Λ̄ = Σ r* x̄ + Λ̄' Λ_R*; and so with the sides changed.
     """
-    rooms, gates, after = kept.rooms, kept.gates.conj(), kept.after
+    rooms, gates = kept.rooms, kept.gates.conj()
     pairs = zip(
         (*(x for row in rooms.grams for x in row), *rooms.back, *rooms.onward),
         (*(x for row in of_grams for x in row), *of_back, *of_onward),
@@ -40,18 +40,23 @@ def fold_gates_vjp(
     totals = [gates.flatten(0, 1), *(level.total.conj() for level in rooms.levels[:-1])]
     for level, total in reversed(list(zip(rooms.levels, totals, strict=False))):
         below = _of_level(level, below, in_pairs(total))
-    of_gates = below.view(gates.shape) if rooms.levels else below.clone().view(gates.shape)
-    for i, (x, late) in enumerate(zip(rooms.back, after, strict=True)):
+    of_gates = (below if rooms.levels else below.clone()).view(gates.shape)
+    _of_steps(kept, of_gates)
+    return of_gates, rooms.back, rooms.onward
+
+
+def _of_steps(kept: KeptFold, of_gates: Tensor) -> None:
+    """What single steps add: a read that is late was carried by its own step's gate, and saw its write."""
+    rooms, gates = kept.rooms, kept.gates.conj()
+    for r, late, of_r, row in zip(kept.reads, kept.after, rooms.back, rooms.grams, strict=True):
         if not late:
             continue
-        read = kept.reads[i].conj()
-        of_gates.addcmul_(x, read)
-        x.mul_(gates)
-        for j, w in enumerate(kept.writes):
-            diagonal = rooms.grams[i][j].diagonal(dim1=1, dim2=2)[..., None]
-            x.addcmul_(diagonal, w.conj())
-            rooms.onward[j].addcmul_(diagonal, read)
-    return of_gates, rooms.back, rooms.onward
+        of_gates.addcmul_(of_r, r.conj())
+        of_r.mul_(gates)
+        for w, of_w, of_gram in zip(kept.writes, rooms.onward, row, strict=True):
+            diagonal = of_gram.diagonal(dim1=1, dim2=2)[..., None]
+            of_r.addcmul_(diagonal, w.conj())
+            of_w.addcmul_(diagonal, r.conj())
 
 
 def _of_level(level: Level, of_total: Tensor, pair: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Level:
         self.carried = _carried(self.right, self.left, rooms.keeps)
         self.lower = [[lower_block(gram, size) for gram in row] for row in rooms.grams]
         self.block = rooms.block[: count * size * size].view(count, size, size)
-        self.blocks = self.block.view(len(like), -1, size, size)
+        self.blocks = self.block.view(len(like), like.shape[1] // (2 * size), size, size)
         self.cells = [row.split(1, 1) for row in self.block.unbind(1)] if self.by_row else []
         self.total = like.new_empty((count, keys))
         if rooms.keeps:
@@ -92,12 +92,13 @@ class FoldRooms:
 
 def in_pairs(totals: Tensor) -> Tensor:
     """Totals (2 N, K) of blocks as (2, N, K): of the left and of the right ones."""
-    return totals.view(-1, 2, totals.shape[-1]).transpose(0, 1)
+    return totals.view(len(totals) // 2, 2, totals.shape[1]).transpose(0, 1)
 
 
 def halves(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The left and right halves (N, size, K) of the blocks of 2 · size steps, as views."""
-    left, right = x.view(-1, 2, size, x.shape[-1]).unbind(1)
+    count = x.shape[0] * x.shape[1] // (2 * size)
+    left, right = x.view(count, 2, size, x.shape[2]).unbind(1)
     return left, right
 
 
