@@ -22,6 +22,7 @@ from .chunk_maps import ChunkMaps, chunk_maps
 from .containment import Contained
 from .core import Core
 from .diagonal_decay import diagonal_decay_vjp
+from .low_rank import LowRank
 from .segments import Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
@@ -83,7 +84,8 @@ class Chunkwise(Form):
         chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
         segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
-        return in_segments(Contained(_Chunks(chunk)), core, segment)
+        step = LowRank(chunk) if isinstance(core.transition, DPLR) else _Chunks(chunk)
+        return in_segments(Contained(step), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         chunk, rank = self.chunk_for(system.transition), 0
@@ -109,7 +111,7 @@ class Chunkwise(Form):
 
 @dataclass(frozen=True)
 class _Chunks(Step):
-    """The step of `in_segments`: it keeps the memory at each chunk's start, or nothing at all."""
+    """The step of `in_segments` without low rank: it keeps the memory at each chunk's start, and nothing else."""
 
     chunk: int
 
