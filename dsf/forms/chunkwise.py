@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -40,7 +41,7 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for Scalar and DPLR.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 under gates.
     """
 
     chunk: int | None = None
@@ -74,10 +75,10 @@ class Chunkwise(Form):
         return True
 
     def chunk_for(self, transition: Structure) -> int:
-        """C, as given or by default: the triangular systems of DPLR cost C² per step."""
+        """C, as given or by default: gates cost more the longer a chunk is."""
         if self.chunk is not None:
             return self.chunk
-        return 64 if isinstance(transition, Identity) else 32
+        return 32 if isinstance(transition, DPLR | Scalar | Diagonal) else 64
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()
@@ -122,7 +123,8 @@ class _Chunks(Step):
         if finite(outputs.view, memory):
             return outputs, memory, ((start,) if space.keeps else ())
         outputs = outputs.fresh()
-        return (*recovered(self._results, core, outputs, memory), ())
+        again = partial(self._results, space=Workspace(keeps=False))  # the same, bit by bit
+        return (*recovered(again, core, outputs, memory), ())
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
@@ -145,8 +147,8 @@ class _Chunks(Step):
         inputs = gradients((*maps.tensors, values), list(core.tensors), (*found, of_values))
         return [of_first.view_as(core.memory), *inputs]
 
-    def _results(self, core: Core) -> tuple[Tensor, Tensor]:
-        outputs, memory, _ = self._run(core, None)
+    def _results(self, core: Core, space: Workspace | None = None) -> tuple[Tensor, Tensor]:
+        outputs, memory, _ = self._run(core, space)
         return outputs.view.flatten(1, 2)[:, : outputs.length], memory
 
     def _maps(self, core: Core, space: Workspace | None) -> tuple[ChunkMaps, Tensor]:

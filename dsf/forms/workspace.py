@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class Workspace:
@@ -22,7 +22,7 @@ class Workspace:
         self.keeps = keeps
         """Whether the steps are to give what they need on the way back."""
         self._held: dict[str, Tensor] = {}
-        self._made: dict[str, tuple[object, Any]] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The buffer `name` in this shape, with the type of `like` and any content."""
@@ -35,12 +35,11 @@ class Workspace:
             held = self._held[name] = like.new_empty(numbers)
         return held[:numbers].view(*shape)
 
-    def once(self, name: str, key: object, make: Callable[[], Made]) -> Made:
-        """What `make` gives, made again only where `key` is not that of the last call by this name."""
-        held = self._made.get(name)
-        if held is None or held[0] != key:
-            held = self._made[name] = (key, make())
-        return held[1]
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for this key: views of buffers that every piece cuts alike."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def room(space: Workspace | None, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
