@@ -24,7 +24,6 @@ from dsf.structure.base import matmul
 
 from .fold_decays import fold_decays, products
 from .fold_gates import fold_gates
-from .fold_gates_back import differentiable
 from .workspace import Workspace
 
 
@@ -64,13 +63,10 @@ def fold(
     if isinstance(transition, Scalar):
         grams, back, onward, total = fold_decays(transition.decay, reads, writes, after, space)
         return Folded(grams, back, onward, Scalar(total))
-    if isinstance(transition, Diagonal):
+    if isinstance(transition, Diagonal) and space is not None:
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
-        if space is None:
-            grams, back, onward, total = differentiable(gates, reads, writes, after)
-        else:
-            grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
+        grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
         return Folded(grams, back, onward, Diagonal(total))
     return _fold_pairwise(transition, reads, writes, after)
 
