@@ -114,7 +114,7 @@ class Chunkwise(Form):
 
 @dataclass(frozen=True)
 class _Chunks(Step):
-    """The step of `in_segments`: it keeps the memory at each chunk's start, and nothing else."""
+    """The step of `in_segments`: it keeps the memory at each chunk's start, and of low rank what `LowRank` keeps."""
 
     chunk: int
 
