@@ -31,17 +31,16 @@ def fold_gates(
     writes: list[Tensor],
     after: list[bool],
     space: Workspace,
-    tag: str = "",
 ) -> Fold:
     r"""Grams [i][j] (M, C, C), reads and writes (M, C, K) carried to the ends, and the total (M, K).
 
     `gates` (M, C, K), `reads` and `writes` (M, C, K) each, of one type, C a power of two. Read i sees the
     memory after its step's update where `after[i]`, else before. Every pair meets at one boundary, so both
     its factors are products towards it (`dsf.forms.fold`). The streams are used up; what is found lies
-    there and in the workspace, under `tag`.
+    there and in the workspace.
     """
     places = tuple((x.data_ptr(), x.stride(), x.shape, x.dtype) for x in (*reads, *writes))
-    key = "fold", tag, len(reads), places
+    key = "fold", len(reads), places
     rooms = space.once(key, lambda: FoldRooms(reads, writes, keeps=False))
     _diagonals(reads, writes, after, rooms.grams)
     for r, late in zip(reads, after, strict=True):
@@ -56,7 +55,6 @@ def fold_gates_kept(
     writes: list[Tensor],
     after: list[bool],
     space: Workspace,
-    tag: str = "",
 ) -> tuple[Fold, KeptFold]:
     """The same, with all that `fold_gates_vjp` needs; the inputs stay as they are, and must until then."""
 
@@ -64,7 +62,7 @@ def fold_gates_kept(
         streams = gates.new_empty((len(reads) + len(writes), *gates.shape)).unbind()
         return FoldRooms(list(streams[: len(reads)]), list(streams[len(reads) :]), keeps=True)
 
-    key = "kept fold", tag, len(reads), len(writes), gates.shape, gates.dtype, gates.device
+    key = "kept fold", len(reads), len(writes), gates.shape, gates.dtype, gates.device
     rooms = space.once(key, make)
     _diagonals(reads, writes, after, rooms.grams)
     for r, late, onto in zip(reads, after, rooms.back, strict=True):
