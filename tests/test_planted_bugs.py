@@ -12,7 +12,7 @@ from lawbook.rows import Row
 
 import dsf.forms.accumulate as accumulate
 import dsf.forms.between_chunks as between_chunks
-import dsf.forms.chunkwise as chunkwise
+import dsf.forms.containment as containment
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
@@ -120,9 +120,9 @@ def test_gradient_law_notices_a_table_of_decays_without_its_column(
     system, tokens, state = Row(transition, "outer").draw(40)
     back = fold_decays.between_vjp
 
-    def without(decay, between, of_between):
+    def without(decay, between, of_between, *rest):
         of_between[:, 1:, 0] = 0
-        return back(decay, between, of_between)
+        return back(decay, between, of_between, *rest)
 
     laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
     monkeypatch.setattr(module, "between_vjp", without)
@@ -326,7 +326,7 @@ def test_split_law_notices_a_stabiliser_that_is_not_carried(monkeypatch) -> None
 def test_past_law_notices_a_chunk_without_containment(monkeypatch) -> None:
     system, tokens, _ = Row("diagonal", "outer").draw(40)
     laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan)
-    monkeypatch.setattr(chunkwise, "finite", lambda outputs, memory: True)
+    monkeypatch.setattr(containment, "finite", lambda *found: True)
     caught(lambda: laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan))
 
 

@@ -121,7 +121,7 @@ class ChunkLayout:
         x = self(x, name=name)
         return x if x.ndim == 3 else x.transpose(1, 2).flatten(1, 2)
 
-    def back(self, x: Tensor, lead: tuple[int, int], several: int | None) -> InChunks:
+    def back(self, x: Tensor, lead: Sequence[int], several: int | None) -> InChunks:
         """Rows (M, R C, V), one stream after another, seen as (B, T, H, [R,] V); `lead` is (B, H)."""
         streams = 1 if several is None else several
         x = x.view(self.chunks, *lead, streams, self.chunk, x.shape[-1])

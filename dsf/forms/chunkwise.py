@@ -19,19 +19,18 @@ from .base import Form, Sizes
 from .between_chunks import walk, walk_vjp
 from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
-from .containment import contained, finite, recovered
+from .containment import Contained
 from .core import Core
 from .diagonal_decay import diagonal_decay_vjp
 from .low_rank import LowRank
-from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
+from .segments import Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
 
 # Multiply-adds that the calls of one run cost, however short it is.
 _CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
 
-# Numbers of one segment's inputs, to keep it near the cache; half of it where gradients are wanted, since the way
-# back has twice as much in hand.
+# Numbers of one segment's inputs, to keep it near the cache.
 _WORKING_SET = 1 << 19
 
 
@@ -84,11 +83,10 @@ class Chunkwise(Form):
         longest = 1 << max(0, core.length - 1).bit_length()
         chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
-        followed = torch.is_grad_enabled() and any(
-            x.requires_grad for x in (*core.tensors, core.memory)
-        )
-        segment = chunk * max(1, (_WORKING_SET >> followed) // max(1, per_chunk))
-        return in_segments(_Chunks(chunk), core, segment)
+        segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
+        low_rank = isinstance(core.transition, DPLR)
+        step = LowRank(chunk) if low_rank else _Chunks(chunk)
+        return in_segments(Contained(step), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         chunk, rank = self.chunk_for(system.transition), 0
@@ -114,32 +112,26 @@ class Chunkwise(Form):
 
 @dataclass(frozen=True)
 class _Chunks(Step):
-    """The step of `in_segments`: it keeps the memory at each chunk's start, and of low rank what `LowRank` keeps."""
+    """The step of `in_segments`: it keeps the memory at each chunk's start, or nothing at all."""
 
     chunk: int
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
-        if isinstance(core.transition, DPLR):
-            outputs, memory, kept = LowRank(self.chunk)(core, space)
-        else:
-            outputs, memory, start = self._run(core, space)
-            kept = (start,) if space.keeps else ()
-        if finite(outputs.view, memory):
-            return outputs, memory, kept
-        outputs = outputs.fresh()
-        return (*recovered(self._results, core, outputs, memory), ())
+        assert isinstance(core.read, OuterCoupling)
+        maps, values = self._maps(core, space)
+        memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
+        outputs, memory, start = walk(maps, values, memory, space)
+        layout = ChunkLayout(core.length, self.chunk)
+        outputs = layout.back(outputs, core.memory.shape[:2], core.read.several)
+        return outputs, memory.view_as(core.memory), ((start,) if space.keeps else ())
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
-        if not kept:  # a run that met a NaN or an overflow
-            return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         if isinstance(core.transition, Diagonal):
             return diagonal_decay_vjp(core, self.chunk, kept[0], cotangents, space)
-        if isinstance(core.transition, DPLR):
-            return LowRank(self.chunk).vjp(core, kept, cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()
@@ -152,12 +144,6 @@ class _Chunks(Step):
         inputs = gradients((*maps.tensors, values), list(core.tensors), (*found, of_values))
         return [of_first.view_as(core.memory), *inputs]
 
-    def _results(self, core: Core) -> tuple[Tensor, Tensor]:
-        if isinstance(core.transition, DPLR):
-            return in_segments(LowRank(self.chunk), core, core.length)
-        outputs, memory, _ = self._run(core, None)
-        return outputs.view.flatten(1, 2)[:, : outputs.length], memory
-
     def _maps(self, core: Core, space: Workspace | None) -> tuple[ChunkMaps, Tensor]:
         """The chunks' maps, and their values (M, w C, V)."""
         assert isinstance(core.write, OuterCoupling) and isinstance(core.read, OuterCoupling)
@@ -169,13 +155,3 @@ class _Chunks(Step):
             space,
         )
         return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
-
-    def _run(self, core: Core, space: Workspace | None) -> tuple[InChunks, Tensor, Tensor]:
-        assert isinstance(core.read, OuterCoupling)
-        maps, values = self._maps(core, space)
-        memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
-        outputs, memory, start = walk(maps, values, memory, space)
-        layout = ChunkLayout(core.length, self.chunk)
-        batch, heads = core.memory.shape[:2]
-        outputs = layout.back(outputs, (batch, heads), core.read.several)
-        return outputs, memory.view_as(core.memory), start

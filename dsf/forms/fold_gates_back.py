@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .fold_gates import Fold, KeptFold, fold_gates_kept
+from .fold_gates import KeptFold
 from .fold_rooms import Half, Level, in_pairs
-from .workspace import Workspace
 
 
 def fold_gates_vjp(
@@ -108,33 +103,3 @@ def _product(x: Tensor, y: Tensor, onto: Tensor, first: bool) -> None:
         torch.bmm(x, y, out=onto)
     else:
         onto.baddbmm_(x, y)
-
-
-def differentiable(
-    gates: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool]
-) -> Fold:
-    """The same as `fold_gates`, in memory of its own and with a derivative."""
-    return _table(_Fold.apply(after, gates, *reads, *writes), len(after))
-
-
-class _Fold(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, after: list[bool], gates: Tensor, *streams: Tensor) -> Any:
-        reads, writes = list(streams[: len(after)]), list(streams[len(after) :])
-        space = Workspace(keeps=True)
-        (grams, back, onward, total), ctx.kept = fold_gates_kept(gates, reads, writes, after, space)
-        return (*(gram for row in grams for gram in row), *back, *onward, total.clone())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        found = _table(cotangents, len(ctx.kept.after))
-        of_gates, of_reads, of_writes = fold_gates_vjp(ctx.kept, *found)
-        return (None, of_gates, *of_reads, *of_writes)
-
-
-def _table(flat: Sequence[Tensor], rows: int) -> Fold:
-    columns = (len(flat) - 1 - rows) // (rows + 1)
-    ends = list(flat[rows * columns : -1])
-    grams = [list(flat[i * columns : (i + 1) * columns]) for i in range(rows)]
-    return grams, ends[:rows], ends[rows:], flat[-1]

@@ -49,10 +49,8 @@ class LowRank(Step):
 
         count, sequences = len(seen), core.sequences
         shape = (count + sequences, *core.memory.shape[2:])
-        if space.keeps:
-            inner, states = torch.empty_like(given), seen.new_empty(shape)
-        else:
-            inner, states = space("inner", given.shape, seen), space("states", shape, seen)
+        own = space.keep if space.keeps else space
+        inner, states = own("inner", given.shape, seen), own("states", shape, seen)
         torch.bmm(inverse, given, out=inner)
         states[:sequences] = core.memory.flatten(0, 1)
         torch.bmm(folded.writes[0].mT, seen[:, :m], out=states[sequences:])
@@ -65,7 +63,9 @@ class LowRank(Step):
         batch, heads = core.memory.shape[:2]
         found = chunks.layout.back(outputs, (batch, heads), core.read.several)
         memory = pieces[-1].clone().view_as(core.memory)
-        return found, memory, ((start, inner, inverse.clone()) if space.keeps else ())
+        if not space.keeps:
+            return found, memory, ()
+        return found, memory, (start, inner, own("solved", inverse.shape, seen).copy_(inverse))
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
@@ -117,7 +117,7 @@ def _walk(
     backward: bool,
 ) -> None:
     """From chunk to chunk: add `maps[0]` source to inner, and `maps[1]` inner + total source to the target."""
-    size = len(sources[0])
+    size = len(inner) // max(1, len(sources))
     first, second, own = (x.split(size)[:: -1 if backward else 1] for x in (*maps, inner))
     totals = each(total, size)[:: -1 if backward else 1] or [None] * len(own)
     for i, source in enumerate(sources):

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy
+import torch
 from torch import Tensor
+
+_NUMPY = {
+    torch.float32: numpy.float32,
+    torch.float64: numpy.float64,
+    torch.complex64: numpy.complex64,
+    torch.complex128: numpy.complex128,
+}
 
 Made = TypeVar("Made")
 
@@ -18,9 +27,11 @@ class Workspace:
     on fetching lines to write to. What a step returns must not lie in a buffer.
     """
 
-    def __init__(self, keeps: bool) -> None:
+    def __init__(self, keeps: bool, pieces: int = 1) -> None:
         self.keeps = keeps
         """Whether the steps are to give what they need on the way back."""
+        self._pieces = pieces
+        self._kept: dict[str, Iterator[Tensor]] = {}
         self._held: dict[str, Tensor] = {}
         self._made: dict[str, tuple[object, Any]] = {}
 
@@ -35,12 +46,31 @@ class Workspace:
             held = self._held[name] = like.new_empty(numbers)
         return held[:numbers].view(*shape)
 
+    def keep(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory of its own for one piece, out of one block for all pieces, the first of which is the largest."""
+        numbers = math.prod(shape)
+        if name not in self._kept:
+            self._kept[name] = iter(fresh((self._pieces, numbers), like).unbind(0))
+        return next(self._kept[name])[:numbers].view(*shape)
+
     def once(self, name: str, key: object, make: Callable[[], Made]) -> Made:
         """What `make` gives, made again only where `key` is not that of the last call by this name."""
         held = self._made.get(name)
         if held is None or held[0] != key:
             held = self._made[name] = (key, make())
         return held[1]
+
+
+def fresh(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory of its own, with the type of `like` and any content.
+
+    Where it is large NumPy allocates it: unlike torch it asks the system for large pages, and memory that is
+    touched for the first time in small ones takes longer to fetch than to fill.
+    """
+    kind = _NUMPY.get(like.dtype)
+    if kind is None or type(like) is not Tensor or like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(numpy.empty(tuple(shape), kind))
 
 
 def room(space: Workspace | None, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
