@@ -40,7 +40,7 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for Scalar and DPLR.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 under gates.
     """
 
     chunk: int | None = None
@@ -74,18 +74,17 @@ class Chunkwise(Form):
         return True
 
     def chunk_for(self, transition: Structure) -> int:
-        """C, as given or by default: the triangular systems of DPLR cost C² per step."""
+        """C, as given or by default: gates cost more the longer a chunk is."""
         if self.chunk is not None:
             return self.chunk
-        return 64 if isinstance(transition, Identity) else 32
+        return 32 if isinstance(transition, DPLR | Scalar | Diagonal) else 64
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()
         chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
         segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
-        low_rank = isinstance(core.transition, DPLR)
-        step = LowRank(chunk) if low_rank else _Chunks(chunk)
+        step = LowRank(chunk) if isinstance(core.transition, DPLR) else _Chunks(chunk)
         return in_segments(Contained(step), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
@@ -112,7 +111,7 @@ class Chunkwise(Form):
 
 @dataclass(frozen=True)
 class _Chunks(Step):
-    """The step of `in_segments`: it keeps the memory at each chunk's start, or nothing at all."""
+    """The step of `in_segments` without low rank: it keeps the memory at each chunk's start, and nothing else."""
 
     chunk: int
 

@@ -54,8 +54,8 @@ def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
         between = room(space, "between", (count, chunk, chunk), decay)
         return between, [_pieces(between, 1 << level) for level in range(chunk.bit_length() - 1)]
 
-    key = (count, chunk, decay.dtype)
-    between, levels = table() if space is None else space.once("between", key, table)
+    key = ("between", count, chunk, decay.dtype)
+    between, levels = table() if space is None else space.once(key, table)
     between.zero_().diagonal(dim1=1, dim2=2).fill_(1)
     for level, (column, row, block) in enumerate(levels):
         onto = (column * _first(decay, 1 << level))[..., None]

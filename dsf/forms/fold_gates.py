@@ -41,9 +41,8 @@ def fold_gates(
     there and in the workspace, under `tag`.
     """
     places = tuple((x.data_ptr(), x.stride(), x.shape, x.dtype) for x in (*reads, *writes))
-    rooms = space.once(
-        f"fold {tag}", (len(reads), places), lambda: FoldRooms(reads, writes, keeps=False)
-    )
+    key = "fold", tag, len(reads), places
+    rooms = space.once(key, lambda: FoldRooms(reads, writes, keeps=False))
     _diagonals(reads, writes, after, rooms.grams)
     for r, late in zip(reads, after, strict=True):
         if late:
@@ -65,8 +64,8 @@ def fold_gates_kept(
         streams = gates.new_empty((len(reads) + len(writes), *gates.shape)).unbind()
         return FoldRooms(list(streams[: len(reads)]), list(streams[len(reads) :]), keeps=True)
 
-    key = len(reads), len(writes), gates.shape, gates.dtype, gates.device
-    rooms = space.once(f"kept fold {tag}", key, make)
+    key = "kept fold", tag, len(reads), len(writes), gates.shape, gates.dtype, gates.device
+    rooms = space.once(key, make)
     _diagonals(reads, writes, after, rooms.grams)
     for r, late, onto in zip(reads, after, rooms.back, strict=True):
         if late:

@@ -49,8 +49,8 @@ class LowRank(Step):
 
         count, sequences = len(seen), core.sequences
         shape = (count + sequences, *core.memory.shape[2:])
-        own = space.keep if space.keeps else space
-        inner, states = own("inner", given.shape, seen), own("states", shape, seen)
+        room = space.keep if space.keeps else space
+        inner, states = room("inner", given.shape, seen), room("states", shape, seen)
         torch.bmm(inverse, given, out=inner)
         states[:sequences] = core.memory.flatten(0, 1)
         torch.bmm(folded.writes[0].mT, seen[:, :m], out=states[sequences:])
@@ -65,7 +65,8 @@ class LowRank(Step):
         memory = pieces[-1].clone().view_as(core.memory)
         if not space.keeps:
             return found, memory, ()
-        return found, memory, (start, inner, own("solved", inverse.shape, seen).copy_(inverse))
+        solved = room("inverses", inverse.shape, seen).copy_(inverse)
+        return found, memory, (start, inner, solved)
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace

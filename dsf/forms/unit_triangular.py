@@ -16,8 +16,8 @@ def inverses(table: Tensor, unit: int, space: Workspace) -> Tensor:
     The diagonal blocks (unit, unit) of N are zero, and n / unit is a power of two.
     """
     rows = table.shape[1]
-    key = (table.shape, unit, table.dtype, table.device)
-    found = space.once("inverse", key, lambda: _Inverse(table, unit))
+    key = "inverse", table.shape, unit, table.dtype, table.device
+    found = space.once(key, lambda: _Inverse(table, unit))
     size = unit
     while size < rows:
         given, onto = _below(table, size), found.below[size]

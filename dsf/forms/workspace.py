@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy
@@ -33,7 +33,7 @@ class Workspace:
         self._pieces = pieces
         self._kept: dict[str, Iterator[Tensor]] = {}
         self._held: dict[str, Tensor] = {}
-        self._made: dict[str, tuple[object, Any]] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The buffer `name` in this shape, with the type of `like` and any content."""
@@ -53,12 +53,11 @@ class Workspace:
             self._kept[name] = iter(fresh((self._pieces, numbers), like).unbind(0))
         return next(self._kept[name])[:numbers].view(*shape)
 
-    def once(self, name: str, key: object, make: Callable[[], Made]) -> Made:
-        """What `make` gives, made again only where `key` is not that of the last call by this name."""
-        held = self._made.get(name)
-        if held is None or held[0] != key:
-            held = self._made[name] = (key, make())
-        return held[1]
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for this key: views of buffers that every piece cuts alike."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def fresh(shape: Sequence[int], like: Tensor) -> Tensor:
