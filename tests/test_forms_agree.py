@@ -129,9 +129,10 @@ def test_layout_of_memory_does_not_matter(form) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=form_id)
-def test_no_sequences_at_all(form) -> None:
+@pytest.mark.parametrize("transition", ["diagonal", "two factors"])
+def test_no_sequences_at_all(transition, form) -> None:
     for coupling in ("outer", "several", "dense"):
-        system, tokens, _ = Row("diagonal", coupling).draw(5)
+        system, tokens, _ = Row(transition, coupling).draw(5)
         empty, none = system.map(lambda x: x[:0]), tokens[:0]
         if form.admits(empty):
             outputs, state = run(empty, none, form=form)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dsf.structure import Diagonal, Scalar, Structure
 
@@ -16,47 +14,16 @@ from .workspace import Workspace, room
 
 
 def walk(
-    maps: ChunkMaps, values: Tensor, memory: Tensor, space: Workspace | None = None
+    maps: ChunkMaps, values: Tensor, memory: Tensor, space: Workspace
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (M, y C, V), the last memory (L, K, V), and the memory at each chunk's start (M, K, V).
 
-    `values` (M, w C, V); of the M chunks of L sequences the first of every sequence come first. With a
-    workspace nothing can be differentiated, and the outputs lie in it.
+    `values` (M, w C, V); of the M chunks of L sequences the first of every sequence come first. The outputs
+    lie in the workspace.
     """
-    if space is not None:
-        return _forward(maps, values, memory, space)
-    outputs, last, start = _Walk.apply(maps, values, memory, *maps.tensors)
-    return outputs, last, start
-
-
-class _Walk(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, maps: ChunkMaps, values: Tensor, memory: Tensor, *tensors: Tensor) -> Any:
-        maps = maps.rebuild(tensors)
-        outputs, last, start = _forward(maps, values, memory, None)
-        ctx.maps = maps.rebuild(tuple(x.detach() for x in tensors))
-        ctx.save_for_backward(values, start, *tensors)
-        ctx.mark_non_differentiable(start)
-        return outputs, last, start
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_outputs: Tensor, of_last: Tensor, _: Tensor) -> Any:
-        values, start, *tensors = ctx.saved_tensors
-        maps = ctx.maps.rebuild(tuple(tensors))
-        found, of_values, of_memory = walk_vjp(maps, values, start, (of_outputs, of_last))
-        return (None, of_values, of_memory, *found)
-
-
-def _forward(
-    maps: ChunkMaps, values: Tensor, memory: Tensor, space: Workspace | None
-) -> tuple[Tensor, Tensor, Tensor]:
     sequences = memory.shape[0]
     shape = (len(values) + sequences, *memory.shape[1:])
-    if space is not None and space.keeps:
-        states = space.keep("states", shape, values)
-    else:
-        states = room(space, "states", shape, values)
+    states = (space.keep if space.keeps else space)("states", shape, values)
     states[:sequences] = memory
     torch.bmm(maps.writes.mT, values, out=states[sequences:])
     chunks = states.split(sequences)
@@ -64,7 +31,7 @@ def _forward(
     for n in range(len(chunks) - 1):
         advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
     start = states[: len(values)]
-    outputs = room(space, "outputs", (*maps.gram.shape[:2], values.shape[-1]), values)
+    outputs = space("outputs", (*maps.gram.shape[:2], values.shape[-1]), values)
     torch.bmm(maps.gram, values, out=outputs).baddbmm_(maps.reads, start)
     return outputs, chunks[-1].clone(), start
 

@@ -46,7 +46,7 @@ def chunk_maps(
     With a workspace the streams are used up and nothing can be differentiated.
     """
     reads, writes, transition = _in_one_type(reads, writes, transition)
-    folded = fold(transition, reads, writes, [True] * len(reads), space)
+    folded = fold(transition, reads, writes, space)
     none = writes[0].new_zeros(len(writes[0]), 0, writes[0].shape[-1])
     return ChunkMaps(
         _table(folded.grams, writes),

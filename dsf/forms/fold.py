@@ -45,43 +45,35 @@ def fold(
     transition: Structure,
     reads: list[Tensor],
     writes: list[Tensor],
-    after: list[bool],
     space: Workspace | None = None,
 ) -> Folded:
-    """Fold streams (M, C, K) under transitions (M, C); C is a power of two.
+    """Fold streams (M, C, K) under transitions (M, C); C is a power of two, and reads see their step's update.
 
-    Read stream i sees the memory after the update of its step where `after[i]`, else before it.
     With a workspace the streams are used up and nothing can be differentiated.
     """
     if isinstance(transition, Identity):
-        grams = [
-            [product.tril_(0 if late else -1) for product in row]
-            for row, late in zip(products(reads, writes, space), after, strict=True)
-        ]
+        grams = [[product.tril_() for product in row] for row in products(reads, writes, space)]
         return Folded(grams, reads, writes, transition)
     transition = transition.linear()
-    if isinstance(transition, Scalar):
-        grams, back, onward, total = fold_decays(transition.decay, reads, writes, after, space)
+    if space is not None and isinstance(transition, Scalar):
+        grams, back, onward, total = fold_decays(transition.decay, reads, writes, space)
         return Folded(grams, back, onward, Scalar(total))
-    if isinstance(transition, Diagonal) and space is not None:
+    if space is not None and isinstance(transition, Diagonal):
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
+        after = [True] * len(reads)
         grams, back, onward, total = fold_gates(gates, reads, writes, after, space)
         return Folded(grams, back, onward, Diagonal(total))
-    return _fold_pairwise(transition, reads, writes, after)
+    return _fold_pairwise(transition, reads, writes)
 
 
-def _fold_pairwise(
-    transition: Structure, reads: list[Tensor], writes: list[Tensor], after: list[bool]
-) -> Folded:
+def _fold_pairwise(transition: Structure, reads: list[Tensor], writes: list[Tensor]) -> Folded:
     """Any structure that can be composed, half by half; differentiated by autograd."""
     total = transition.map(lambda leaf, axes: leaf.expand(*writes[0].shape[:2], *_own(leaf, axes)))
     w = torch.stack(writes, -1)  # (M, C, K, number of streams)
     r = torch.stack(reads, -1) if reads else w[..., :0]
-    late = torch.tensor(after, dtype=torch.bool, device=r.device)
-    gram = matmul(r.mT, w) * late[:, None]
-    moved = total.transpose().apply(r)
-    r = torch.where(late, moved, r.to(moved.dtype))
+    gram = matmul(r.mT, w)
+    r = total.transpose().apply(r)
     while gram.shape[1] > 1:
         left, right = _halves(total, 0), _halves(total, 1)
         (g_l, g_r), (r_l, r_r), (w_l, w_r) = ((x[:, 0::2], x[:, 1::2]) for x in (gram, r, w))

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .workspace import Workspace, room
 
 
 def fold_decays(
-    decay: Tensor,
-    reads: list[Tensor],
-    writes: list[Tensor],
-    after: list[bool],
-    space: Workspace | None = None,
+    decay: Tensor, reads: list[Tensor], writes: list[Tensor], space: Workspace
 ) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]:
     r"""Grams [i][j] (M, C, C), reads and writes (M, C, K) carried to the ends, and the total (M).
 
-    `decay` (M, C), `reads` and `writes` (M, C, K) each, C a power of two. Read i sees the memory after
-    its step's update where `after[i]`, else before. With Γ_ij = a_i … a_{j+1}: gram = (R Wᵀ) ⊙ Γ, the
-    reads' factor is Γ's first column times a_1, the writes' its last row. With a workspace the streams
-    are used up and nothing can be differentiated.
+    `decay` (M, C), `reads` and `writes` (M, C, K) each, C a power of two; the streams are used up. With
+    Γ_ij = a_i … a_{j+1}: gram = (R Wᵀ) ⊙ Γ, the reads' factor is Γ's first column times a_1, the writes' its
+    last row.
     """
-    if space is not None:
-        return _in_place(decay, reads, writes, after, space)
-    found = _FoldDecays.apply(tuple(after), decay, *reads, *writes)
-    rows, columns = len(reads), len(writes)
-    grams, ends = found[: rows * columns], found[rows * columns : -1]
-    table = [list(grams[i * columns : (i + 1) * columns]) for i in range(rows)]
-    return table, list(ends[:rows]), list(ends[rows:]), found[-1]
+    between = between_steps(decay, space)
+    reach = between[:, :, 0] * decay[:, :1]
+    grams = products(reads, writes, space)
+    for product in (x for row in grams for x in row):
+        product.mul_(between)
+    for r in reads:
+        r.mul_(reach[..., None])
+    for w in writes:
+        w.mul_(between[:, -1, :, None])
+    return grams, reads, writes, reach[:, -1]
 
 
 def products(
@@ -48,78 +44,6 @@ def products(
         ]
         for i, r in enumerate(reads)
     ]
-
-
-def _in_place(
-    decay: Tensor, reads: list[Tensor], writes: list[Tensor], after: list[bool], space: Workspace
-) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]:
-    between = between_steps(decay, space)
-    reach = between[:, :, 0] * decay[:, :1]
-    grams = products(reads, writes, space)
-    for row, r, late in zip(grams, reads, after, strict=True):
-        for product in row:
-            _mask(product, between, late, onto=product)
-        if late:
-            r.mul_(reach[..., None])
-        else:
-            r[:, 1:].mul_(reach[:, :-1, None])
-    for w in writes:
-        w.mul_(between[:, -1, :, None])
-    return grams, reads, writes, reach[:, -1]
-
-
-class _FoldDecays(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, after: tuple[bool, ...], decay: Tensor, *streams: Tensor) -> Any:
-        reads, writes = streams[: len(after)], streams[len(after) :]
-        between = between_steps(decay, None)
-        reach = between[:, :, 0] * decay[:, :1]
-        onward = between[:, -1, :, None]
-        table = products(reads, writes, None)
-        grams = [
-            _mask(product, between, late, onto=torch.empty_like(product))
-            for row, late in zip(table, after, strict=True)
-            for product in row
-        ]
-        back = [
-            r * (reach if late else _before(reach, 1))[..., None]
-            for r, late in zip(reads, after, strict=True)
-        ]
-        ctx.after = after
-        raw = [product for row in table for product in row]
-        ctx.save_for_backward(decay, between, reach, *streams, *raw)
-        return (*grams, *back, *(w * onward for w in writes), reach[:, -1].clone())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        after = ctx.after
-        decay, between, reach, *rest = (x.conj() for x in ctx.saved_tensors)
-        rows = len(after)
-        columns = (len(cotangents) - 1 - rows) // (rows + 1)
-        reads, writes, raw = rest[:rows], rest[rows : rows + columns], rest[rows + columns :]
-        of_grams, of_back = cotangents[: rows * columns], cotangents[rows * columns :][:rows]
-        of_onward = cotangents[rows * columns + rows : -1]
-        onward = between[:, -1, :, None]
-        of_between, of_reach = torch.zeros_like(between), torch.zeros_like(reach)
-        of_reach[:, -1] = cotangents[-1]
-        of_reads, of_writes = [], [(d * onward).contiguous() for d in of_onward]
-        for i, (r, late, d) in enumerate(zip(reads, after, of_back, strict=True)):
-            own = (d * (reach if late else _before(reach, 1))[..., None]).contiguous()
-            _add_late(of_reach, _dot(d, r), late)
-            for j, w in enumerate(writes):
-                of_gram = of_grams[i * columns + j]
-                _add_late(of_between, of_gram * raw[i * columns + j], late)
-                of_product = _mask(of_gram, between, late, onto=torch.empty_like(of_gram))
-                own.baddbmm_(of_product, w)
-                of_writes[j].baddbmm_(of_product.mT, r)
-            of_reads.append(own)
-        for d, w in zip(of_onward, writes, strict=True):
-            of_between[:, -1] += _dot(d, w)
-        of_between[:, :, 0].addcmul_(of_reach, decay[:, :1])
-        of_decay = between_vjp(decay, between, of_between)
-        of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
-        return (None, of_decay, *of_reads, *of_writes)
 
 
 def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
@@ -170,30 +94,3 @@ def _pieces(table: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 def _first(decay: Tensor, size: int) -> Tensor:
     """The decay of each right half's first step, (M, B, 1), a view."""
     return decay[:, size :: 2 * size, None]
-
-
-def _mask(product: Tensor, between: Tensor, late: bool, onto: Tensor) -> Tensor:
-    """product ⊙ Γ, or with the rows of Γ one step later where the read is before the update."""
-    if late:
-        return torch.mul(product, between, out=onto)
-    torch.mul(product[:, 1:], between[:, :-1], out=onto[:, 1:])
-    onto[:, 0] = 0
-    return onto
-
-
-def _before(x: Tensor, first: float) -> Tensor:
-    """x one step later: `first`, x_1, …, x_{C-1}."""
-    return torch.cat([torch.full_like(x[:, :1], first), x[:, :-1]], 1)
-
-
-def _add_late(onto: Tensor, x: Tensor, late: bool) -> None:
-    """The way back of a row that was read as it is (`late`) or one step later."""
-    if late:
-        onto += x
-    else:
-        onto[:, :-1] += x[:, 1:]
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Σ_k x_k y_k, without conjugation (torch's vecdot conjugates the first)."""
-    return torch.linalg.vecdot(y.conj(), x)

@@ -183,7 +183,7 @@ class _Decayed(FoldedRows):
             for gram in x.split(rows.chunk, 2):
                 of_between[:, :-1] += gram
         of_between[:, :, 0].addcmul_(of_reach, decay[:, :1])
-        of_decay = between_vjp(decay, between, of_between)
+        of_decay = between_vjp(decay, between, of_between, self.space)
         of_decay[:, 0] += (of_reach * between[:, :, 0]).sum(-1)
 
         of_reads.mul_(self.pull.conj()[..., None])

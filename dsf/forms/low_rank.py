@@ -65,11 +65,8 @@ class LowRank(Step):
         memory = pieces[-1].clone().view_as(core.memory)
         if not space.keeps:
             return found, memory, ()
-        return (
-            found,
-            memory,
-            (start, inner, space.keep("inverses", inverse.shape, seen).copy_(inverse)),
-        )
+        solved = room("inverses", inverse.shape, seen).copy_(inverse)
+        return found, memory, (start, inner, solved)
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
@@ -121,7 +118,7 @@ def _walk(
     backward: bool,
 ) -> None:
     """From chunk to chunk: add `maps[0]` source to inner, and `maps[1]` inner + total source to the target."""
-    size = len(sources[0])
+    size = len(inner) // max(1, len(sources))
     first, second, own = (x.split(size)[:: -1 if backward else 1] for x in (*maps, inner))
     totals = each(total, size)[:: -1 if backward else 1] or [None] * len(own)
     for i, source in enumerate(sources):
