@@ -127,3 +127,15 @@ class ChunkLayout:
         x = x.view(self.chunks, *lead, streams, self.chunk, x.shape[-1])
         x = x.permute(1, 0, 4, 2, 3, 5)
         return InChunks(x[..., 0, :] if several is None else x, self.length)
+
+    def gradient(self, found: Sequence[Tensor], like: Tensor) -> Tensor | InChunks:
+        """Gradients (M, C, ·) of each stream, in the shape and type of the leaf `like`."""
+        if not found:  # nothing reads in time
+            return torch.zeros_like(like)
+        batch, heads = like.shape[0], like.shape[2]
+        several = len(found) if like.ndim == 5 else None
+        rows = found[0] if len(found) == 1 else torch.cat(list(found), 1)
+        x = self.back(rows, (batch, heads), several)
+        if x.view.is_complex() and not like.is_complex():
+            x = InChunks(x.view.real, x.length)
+        return x.fresh().sum(1, keepdim=True) if like.shape[1] == 1 != x.length else x

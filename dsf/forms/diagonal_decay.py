@@ -12,7 +12,6 @@ from .chunk_layout import ChunkLayout, InChunks
 from .core import Core
 from .fold_gates import fold_gates_kept
 from .fold_gates_back import fold_gates_vjp
-from .shared_decay import _back
 from .workspace import Workspace
 
 
@@ -71,10 +70,10 @@ def diagonal_decay_vjp(
     if gates.shape[-1] != keys:
         of_gates = of_gates.sum(-1, keepdim=True)
     found = [
-        _back(layout, [of_gates], *core.transition.leaves),
-        _back(layout, of_writes, core.write.weights),
-        _back(layout, of_reads, core.read.weights),
-        _back(layout, of_values, core.tokens),
+        layout.gradient([of_gates], *core.transition.leaves),
+        layout.gradient(of_writes, core.write.weights),
+        layout.gradient(of_reads, core.read.weights),
+        layout.gradient(of_values, core.tokens),
     ]
     first = states[:sequences].clone().view_as(core.memory)
     wanted = [x.requires_grad for x in core.tensors]

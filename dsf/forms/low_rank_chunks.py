@@ -11,7 +11,6 @@ from dsf.structure import DPLR, Diagonal, Identity
 from .chunk_layout import ChunkLayout, InChunks
 from .core import Core
 from .fold_rows import Vectors, fold_rows
-from .shared_decay import _back
 from .unit_triangular import inverses
 from .workspace import Workspace
 
@@ -75,9 +74,9 @@ class LowRankChunks:
             *self._of_gate(of_gate),
             self._of_columns(of_writes[-rank:], self.transition.left),
             self._of_columns(of_reads[-rank:], self.transition.right),
-            _back(self.layout, of_writes[:-rank], core.write.tensors[0]),
-            _back(self.layout, of_reads[:-rank], core.read.tensors[0]),
-            _back(self.layout, of_values.split(self.layout.chunk, 1), core.tokens),
+            self.layout.gradient(of_writes[:-rank], core.write.tensors[0]),
+            self.layout.gradient(of_reads[:-rank], core.read.tensors[0]),
+            self.layout.gradient(of_values.split(self.layout.chunk, 1), core.tokens),
         ]
         wanted = [x.requires_grad for x in core.tensors]
         return [x if w else None for x, w in zip(found, wanted, strict=True)]
@@ -92,11 +91,11 @@ class LowRankChunks:
         (leaf,) = gate.leaves
         if isinstance(gate, Diagonal):
             shared = leaf.shape[-1] == 1 != own.shape[-1]
-            return [_back(self.layout, [own.sum(-1, keepdim=True) if shared else own], leaf)]
-        x = _back(self.layout, [own[..., None]], leaf[..., None])
+            return [self.layout.gradient([own.sum(-1, keepdim=True) if shared else own], leaf)]
+        x = self.layout.gradient([own[..., None]], leaf[..., None])
         return [x[..., 0] if isinstance(x, Tensor) else InChunks(x.view[..., 0], x.length)]
 
     def _of_columns(self, own: list[Tensor], leaf: Tensor) -> Tensor | InChunks:
         """The gradient of P or Q, (B, T, H, K, r)."""
-        x = _back(self.layout, own, leaf.mT)
+        x = self.layout.gradient(own, leaf.mT)
         return x.mT if isinstance(x, Tensor) else InChunks(x.view.mT, x.length)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -78,9 +76,9 @@ def shared_decay_vjp(
             of_writes[j].baddbmm_(of_gram.mT, q.conj())
     found = [
         *decays.gradients(core, layout),
-        _back(layout, of_writes, core.write.weights),
-        _back(layout, of_reads, core.read.weights),
-        _back(layout, of_values, core.tokens),
+        layout.gradient(of_writes, core.write.weights),
+        layout.gradient(of_reads, core.read.weights),
+        layout.gradient(of_values, core.tokens),
     ]
     first = states[:sequences].clone().view_as(core.memory)
     wanted = [x.requires_grad for x in core.tensors]
@@ -170,23 +168,10 @@ class _Decays:
         of_decay[:, 0] += (self.of_reach * between[:, :, 0]).sum(-1)
         if isinstance(core.transition, Scalar) and core.transition.log is not None:
             of_decay *= decay
-        found = _back(layout, [of_decay[..., None]], leaf[..., None])
+        found = layout.gradient([of_decay[..., None]], leaf[..., None])
         return [found[..., 0] if isinstance(found, Tensor) else found.fresh()[..., 0]]
 
     def _dots(self, x: Tensor, y: Tensor) -> Tensor:
         """Σ_k x*_k y_k."""
         both = self.space("dots", y.shape, y)
         return torch.mul(x.conj(), y, out=both).sum(-1)
-
-
-def _back(layout: ChunkLayout, found: Sequence[Tensor], like: Tensor) -> Tensor | InChunks:
-    """Gradients (M, C, ·) of each stream, in the shape and type of the leaf `like`."""
-    if not found:  # nothing reads in time
-        return torch.zeros_like(like)
-    batch, heads = like.shape[0], like.shape[2]
-    several = len(found) if like.ndim == 5 else None
-    rows = found[0] if len(found) == 1 else torch.cat(list(found), 1)
-    x = layout.back(rows, (batch, heads), several)
-    if x.view.is_complex() and not like.is_complex():
-        x = InChunks(x.view.real, x.length)
-    return x.fresh().sum(1, keepdim=True) if like.shape[1] == 1 != x.length else x
