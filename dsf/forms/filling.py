@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling, ScaledCoupling
-from dsf.structure import Discretised
+from dsf.structure import Discretised, Identity
 from dsf.structure.base import matmul
 from dsf.structure.gates import Gate
 
@@ -18,8 +18,10 @@ _FEW = 8  # sums of fewer terms than this are no matrix products
 
 
 def fill_gates(core: Core, space: Workspace) -> Tensor:
-    """a (B, T, H, K or 1, V or 1), in a buffer where it is an exponential."""
+    """a (B, T, H, K or 1, V or 1), in a buffer where it is an exponential; one for a memory that only adds."""
     gate = core.transition
+    if isinstance(gate, Identity):
+        return core.memory.new_ones(()).expand(1, core.length, 1, 1, 1)
     assert isinstance(gate, Gate)
     if isinstance(gate, Discretised):
         step, rate = map(_in_rows, gate.leaves)
@@ -75,9 +77,9 @@ def gates_vjp(
 ) -> list[Tensor | None]:
     """Gradients of the leaves of the transition from λ (`after`): λ_i h*_{i-1}, and through the exponential."""
     gate = core.transition
-    assert isinstance(gate, Gate)
     if not any(leaf.requires_grad for leaf in gate.leaves):
         return [None] * len(gate.leaves)
+    assert isinstance(gate, Gate)
     through = space("through", after.shape, after)
     torch.mul(after[:, 1:], states[:, :-1].conj(), out=through[:, 1:])
     torch.mul(after[:, :1], core.memory[:, None].conj(), out=through[:, :1])

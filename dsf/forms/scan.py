@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsf.errors import Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, compose
+from dsf.structure import DPLR, Dense, Identity, compose
 from dsf.structure.base import Structure
 from dsf.structure.gates import Gate
 from dsf.system import System
@@ -48,7 +48,8 @@ class Scan(Form):
         return True
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        step = GatedScan() if isinstance(core.transition, Gate) else ByAutograd(_prefix)
+        gated = isinstance(core.transition, Gate | Identity)
+        step = GatedScan() if gated else ByAutograd(_prefix)
         return in_segments(step, core, self.steps_at_once(core))
 
     def steps_at_once(self, core: Core) -> int:
@@ -63,7 +64,7 @@ class Scan(Form):
         return Roundings(step=4 + inner_terms(system), path=4 + 2 * system.key_size + 4 * depth)
 
     def operations(self, system: System, sizes: Sizes) -> float:
-        if isinstance(system.transition, Gate):
+        if isinstance(system.transition, Gate | Identity):
             numbers = sizes.sequences * system.key_size * sizes.values
             return (2 if system.is_complex else 1) * operations(sizes.length, numbers)
         cost = system.transition.cost(system.key_size, sizes.values)
