@@ -58,14 +58,14 @@ def forward(
     starts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (B, T, D), the last states, and room for those before tiles, filled where a piece starts."""
-    kept, y, final = room(x, state).zero_(), torch.zeros_like(x), state.clone()
+    kept, y, final = room(x, state).zero_(), torch.empty_like(x), state.clone()
     for n, (steps, h) in enumerate(windows(state, x.shape[1], starts)):
         core = _core(x, delta, A, b, c, h, steps)
         if not core.length:
             continue
         segment = _segment(core)
-        outputs, memories, _ = walk(GatedScan(), core, segment, keeps=False)
-        y[:, steps] = (outputs.flatten(2) + skip * x[:, steps]).to(y.dtype)
+        outputs, memories, _ = walk(GatedScan(), core, segment, keeps=True)
+        y[:, steps] = outputs.flatten(2).addcmul_(skip, x[:, steps])
         final[n : n + len(h)] = _by_channels(memories[-1])
         for piece, memory in enumerate(memories[:-1]):
             for row, each in enumerate(_by_channels(memory)):
