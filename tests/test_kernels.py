@@ -14,7 +14,8 @@ import dsf
 from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
-from dsf.kernels import gated_scan, scalar_decay
+from dsf.kernels import diagonal_decay, gated_scan, scalar_decay
+from dsf.kernels.decay import reference
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.limits import LIMITS, nearest
 from dsf.kernels.report import cells, kernels
@@ -91,10 +92,38 @@ def test_gradients_where_a_decay_is_zero() -> None:
 def test_operators_are_what_torch_asks_for() -> None:
     q, k, v, g, state = (x.requires_grad_() for x in drawn(2, 2, 2, 1, length=4))
     torch.library.opcheck(torch.ops.dsf.scalar_decay.default, (q, k, v, g, state, 0.5, None))
-    with torch.no_grad():
-        outputs, final = scalar_decay(q, k, v, g, state)
-        given = (outputs, final, q, k, v, g, state, 0.5, None)
-        torch.library.opcheck(torch.ops.dsf.scalar_decay_backward.default, given)
+    given = (*(x.detach() for x in (q, k, v, g, state)), 0.5, None)
+    torch.library.opcheck(torch.ops.dsf.scalar_decay_kept.default, given)
+    back = (*torch.ops.dsf.scalar_decay_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.scalar_decay_backward.default, back)
+
+
+@pytest.mark.parametrize("per_key", [False, True])
+@pytest.mark.parametrize("broken", [False, True])
+def test_gradients_across_pieces_are_those_of_the_form(
+    per_key: bool, broken: bool, monkeypatch
+) -> None:
+    """Also where a piece overflows, which keeps nothing for its way back."""
+    monkeypatch.setattr(reference, "_NUMBERS", 1)
+    q, k, v, g, state = drawn(2, 2, 2, 2, length=150)
+    g = g[..., None] * torch.linspace(0, 1, 3, dtype=g.dtype) if per_key else g
+    if broken:
+        v[:, 100] = torch.inf
+    leaves = [x.requires_grad_() for x in (q, k, v, g, state)]
+    kind, operator = (Diagonal, diagonal_decay) if per_key else (Scalar, scalar_decay)
+    system = System(kind.from_log(g), OuterCoupling(k), OuterCoupling(q))
+    expected = dsf.run(system, v, State(state), form="chunkwise")[0][:, :100].sum()
+    found = operator(q, k, v, g, state)[0][:, :100].sum()
+    pairs = (torch.autograd.grad(x, leaves) for x in (found, expected))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_an_operator_that_keeps_has_no_gradient_of_its_own() -> None:
+    leaves = [x.requires_grad_() for x in drawn(2, 2, 2, 1, length=4)]
+    outputs = torch.ops.dsf.scalar_decay_kept(*leaves, 0.5, None)[0]
+    with pytest.raises(NotImplementedError, match="it serves that of dsf::scalar_decay"):
+        outputs.sum().backward()
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
