@@ -127,7 +127,7 @@ def define(
 ) -> Callable[..., Any]:
     """Make the operator; `shapes(*inputs)` gives outputs of the right sizes and types, with any content.
 
-    `held(*inputs)` gives what the CPU holds for the way back in the same manner.
+    `held(*inputs)` gives what is held for the way back in the same manner.
     """
     count = len(signature.tensors)
 
@@ -144,8 +144,8 @@ def define(
 
         def all_shapes(*inputs: Any) -> tuple[Tensor, ...]:
             assert held is not None
-            on_gpu = inputs[0].is_cuda
-            kept = _nothing(signature, inputs[0]) if on_gpu else held(*inputs)
+            holds = (cuda if inputs[0].is_cuda else cpu).keeping is not None
+            kept = held(*inputs) if holds else _nothing(signature, inputs[0])
             return (*shapes(*inputs), *kept)
 
         keeping = _made(

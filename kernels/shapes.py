@@ -110,7 +110,9 @@ def plain(x: Tensor) -> Tensor:
 
 
 def repeated(x: Tensor, heads: int) -> Tensor:
-    """Every head of x (B, T, h, ·) as often as it is read, (B, T, H, ·)."""
+    """Every head of x (B, T, h, ·) as often as it is read, (B, T, H, ·); x itself where none is shared."""
+    if x.shape[2] == heads:
+        return x
     return x.repeat_interleave(heads // x.shape[2], dim=2)
 
 

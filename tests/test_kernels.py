@@ -134,6 +134,8 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
         outputs, final = torch.ops.dsf.scalar_decay(q, k, v, g, state, 1.0, None)
         assert outputs.shape == (2, 9, 4, 2) and final.shape == state.shape
         assert outputs.device.type == final.device.type == "cuda"
+        held = torch.ops.dsf.scalar_decay_kept(q, k, v, g, state, 1.0, None)[2:]
+        assert [x.numel() for x in held] == [0, 0]  # the programs make states anew
 
 
 COMPILED = """

@@ -9,6 +9,7 @@ from torch import Tensor
 import dsf
 from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.errors import InvalidInput
+from dsf.forms import scan
 from dsf.forms.bounds import error_bound
 from dsf.kernels import elementwise_scan, selective_scan
 from dsf.mixers import s6
@@ -64,6 +65,27 @@ def test_gradients_by_differences(groups: int) -> None:
     assert torch.autograd.gradcheck(packed, (*one, states), fast_mode=True)
 
 
+@pytest.mark.parametrize("starts", [None, (0, 50, 50, 150)])
+def test_gradients_across_pieces_are_those_of_the_recurrence(starts, monkeypatch) -> None:
+    leaves = [x.requires_grad_() for x in drawn(150, 2)]
+    if starts is not None:
+        packed = torch.randn(3, 4, 3, dtype=torch.float64)
+        leaves = [x[:1] if i != 2 else x for i, x in enumerate(leaves[:5])] + [packed]
+        leaves = [x.detach().requires_grad_() for x in leaves]
+    skip = torch.linspace(-1, 1, 4, dtype=torch.float64, requires_grad=True)
+    at = None if starts is None else torch.tensor(starts)
+
+    def found() -> list[Tensor]:
+        results = selective_scan(*leaves, skip=skip, starts=at)
+        up = [torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x) for x in results]
+        return [*results, *torch.autograd.grad(results, [*leaves, skip], up)]
+
+    whole = found()
+    monkeypatch.setattr(scan, "_STATES_AT_ONCE", 1)
+    for one, other in zip(found(), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_packed_sequences_are_each_alone() -> None:
     x, delta, A, b, c, _ = drawn(300)
     states = torch.randn(3, 4, 3, dtype=torch.float64)
@@ -83,10 +105,10 @@ def test_operators_are_what_torch_asks_for() -> None:
     skip = torch.ones(4, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in (*drawn(19), skip)]
     torch.library.opcheck(torch.ops.dsf.selective_scan.default, (*leaves, None))
-    with torch.no_grad():
-        y, final, kept = torch.ops.dsf.selective_scan(*leaves, None)
-    given = (y, final, kept, *(x.detach() for x in leaves), None)
-    torch.library.opcheck(torch.ops.dsf.selective_scan_backward.default, given)
+    given = (*(x.detach() for x in leaves), None)
+    torch.library.opcheck(torch.ops.dsf.selective_scan_kept.default, given)
+    back = (*torch.ops.dsf.selective_scan_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.selective_scan_backward.default, back)
 
 
 @pytest.mark.parametrize(

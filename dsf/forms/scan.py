@@ -56,8 +56,7 @@ class Scan(Form):
         """The segment length: as given, or what keeps the states of a segment near a fixed size."""
         if self.segment is not None:
             return max(1, self.segment)
-        numbers = max(1, core.sequences * core.key_size * core.value_size)
-        return max(32, _STATES_AT_ONCE // numbers)
+        return int(at_once(core.sequences * core.key_size * core.value_size))
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         depth = max(1, sizes.length).bit_length()
@@ -72,6 +71,11 @@ class Scan(Form):
         states = system.key_size * sizes.values
         per_step = 24 * (cost.multiply_adds + product + 2 * states)  # many passes over all states
         return sizes.length * sizes.sequences * per_step + (sizes.length / 256 + 1) * 200_000
+
+
+def at_once(numbers: int | torch.SymInt) -> int | torch.SymInt:
+    """How many steps one segment has where the states of a step are so many numbers."""
+    return max(32, _STATES_AT_ONCE // max(1, numbers))
 
 
 def _prefix(core: Core) -> tuple[Tensor, Tensor]:

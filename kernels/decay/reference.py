@@ -24,7 +24,8 @@ from dsf.structure import Diagonal, Scalar
 
 from .bonus import Bonus
 
-_NUMBERS = 1 << 18  # of the keys and values of one piece: it stays near the cache
+# Of the keys and values of one piece, so that it stays near the cache; half of it where there is a way back.
+_NUMBERS = 1 << 19
 
 Held = tuple[Tensor, Tensor]
 
@@ -72,7 +73,8 @@ class Decays(Pieces):
         chunk = min(_chunk(self.g), 1 << max(0, length - 1).bit_length())
         batch, _, heads = self.g.shape[:3]
         numbers = batch * heads * chunk * (self.q.shape[3] + self.v.shape[3])
-        return _Chunks(chunk), chunk * max(1, _NUMBERS // max(1, numbers))
+        at_once = _NUMBERS >> (self.held is not None)
+        return _Chunks(chunk), chunk * max(1, at_once // max(1, numbers))
 
     def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
         given = zip("qkv", (self.q, self.k, self.v), strict=True)
