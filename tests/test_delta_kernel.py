@@ -14,7 +14,7 @@ from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
 from dsf.forms.lowering import lower
-from dsf.kernels import delta_rule, dplr_rule
+from dsf.kernels import chunked, delta_rule, dplr_rule
 from dsf.kernels.delta.contract import KERNEL, tile_for
 from dsf.kernels.delta.form import Delta, quantities
 from dsf.mixers import deltanet, rwkv7
@@ -207,9 +207,29 @@ def operands(together: bool = False) -> tuple[object, ...]:
 def test_the_operator_is_what_torch_asks_for(together: bool) -> None:
     given = operands(together)
     torch.library.opcheck(torch.ops.dsf.delta_rule.default, given)
-    with torch.no_grad():
-        y, final = torch.ops.dsf.delta_rule(*given)
-        torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, (y, final, *given))
+    given = [x.detach() if isinstance(x, Tensor) else x for x in given]
+    torch.library.opcheck(torch.ops.dsf.delta_rule_kept.default, given)
+    back = (*torch.ops.dsf.delta_rule_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, back)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("starts", [None, (0, 40, 40, 90)])
+def test_gradients_across_pieces_are_those_of_one(together: bool, starts, monkeypatch) -> None:
+    q, b, k = normal(1, 90, 2, K), unit(1, 180, 1, K), unit(1, 180, 1, K, seed=1)
+    v, beta, g = normal(1, 180, 2, V), torch.sigmoid(normal(1, 180, H)), -normal(1, 90, H, K).abs()
+    first = normal(1 if starts is None else 3, H, K, V)
+    leaves = [x.requires_grad_() for x in (q, 0.5 * k, 0.5 * b, v, beta, g, first)]
+    at = None if starts is None else torch.tensor(starts)
+
+    def found() -> list[Tensor]:
+        results = torch.ops.dsf.delta_rule(*leaves, 0.5, together, at)
+        return [*results, *torch.autograd.grad(results, leaves, [x.detach() for x in results])]
+
+    whole = found()
+    monkeypatch.setattr(chunked, "_NUMBERS", 1)
+    for one, other in zip(found(), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
