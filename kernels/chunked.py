@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,52 +12,64 @@ import torch
 from torch import Tensor
 
 from dsf.forms.chunk_layout import InChunks
-from dsf.forms.chunkwise import _Chunks
+from dsf.forms.containment import Contained
 from dsf.forms.segments import Kept, Step
 from dsf.forms.workspace import Workspace
 
+from . import shapes
 from .pieces import Piece, Pieces
 
-# Of the keys and values of one piece, so that it stays near the cache; half of it where there is a way back.
-_NUMBERS = 1 << 19
+_NUMBERS = 1 << 19  # of the keys and values of one piece, so that it stays near the cache
 
-Held = tuple[Tensor, Tensor]
+Held = tuple[Tensor, ...]
 
 
 @dataclass(eq=False)
 class Chunked(Pieces):
-    """Tokens of `rows` steps each, in chunks of `chunk` steps, each step with so many `numbers` of keys and values."""
+    """Tokens of `rows` steps each, in chunks of `chunk` steps, each step with so many `numbers` of keys and values.
 
+    `held` are what the steps of the form keep, each (places, sequences, numbers of a chunk).
+    """
+
+    batch: int
     length: int
     chunk: int
     rows: int
     numbers: int
     held: Held | None
 
+    @abstractmethod
+    def step(self, chunk: int) -> Step:
+        """The step of the chunk form."""
+
+    @abstractmethod
+    def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
+        """Those of what it keeps of a chunk of a sequence."""
+
     def plan(self, length: int) -> tuple[Step, int]:
-        steps = length * self.rows
-        chunk = min(self.chunk, 1 << max(0, steps - 1).bit_length())
-        at_once = _NUMBERS >> (self.held is not None)
-        return _Chunks(chunk), chunk * max(1, at_once // max(1, self.rows * self.numbers * chunk))
+        chunk = self._chunk(length)
+        at_once = _NUMBERS // max(1, self.rows * self.numbers * chunk)
+        return Contained(self.step(chunk)), chunk * max(1, at_once)
 
     def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
         assert self.held is not None
-        states, sound = self.held
-        place = self._place(piece)
-        sound[place] = bool(kept)
-        if kept:
-            rows = kept[0].view(-1, *states.shape[1:])
-            states[place : place + len(rows)] = rows
-        else:  # a piece that met a NaN or an overflow
-            states[place] = memory
+        first = self._place(piece)
+        for onto, x in zip(self.held, kept, strict=True):
+            rows = x.reshape(-1, onto.shape[1], x[0].numel())
+            onto[first : first + len(rows), :, : rows.shape[2]] = rows
 
     def recall(self, piece: Piece) -> tuple[Tensor, Kept]:
         assert self.held is not None
-        states, sound = self.held
-        place, steps = self._place(piece), (piece.at.stop - piece.at.start) * self.rows
-        if not sound[place]:
-            return states[place], ()
-        return states[place], (states[place : place - (-steps // self.chunk)].flatten(0, 2),)
+        first, steps = self._place(piece), (piece.at.stop - piece.at.start) * self.rows
+        kept = []
+        for x, shape in zip(self.held, self.shapes(self._chunk(piece.length)), strict=True):
+            rows = x[first : first - (-steps // self.chunk), :, : math.prod(shape)]
+            kept.append(rows.reshape(-1, *shape))
+        memory = kept[0][: self.held[0].shape[1]].unflatten(0, (self.batch, -1))
+        return memory, tuple(kept)
+
+    def _chunk(self, length: int) -> int:
+        return min(self.chunk, 1 << max(0, length * self.rows - 1).bit_length())
 
     def _place(self, piece: Piece) -> int:
         before, own = piece.start * self.rows, (piece.at.start - piece.start) * self.rows
@@ -62,25 +77,26 @@ class Chunked(Pieces):
 
 
 def room(
-    q: Tensor, state: Tensor, chunk: int, rows: int | torch.SymInt, starts: Tensor | None
+    q: Tensor,
+    state: Tensor,
+    chunk: int,
+    rows: int | torch.SymInt,
+    starts: Tensor | None,
+    numbers: Sequence[Any],
 ) -> Held:
-    """Where the states at the starts of chunks are kept, and whether they were.
-
-    The chunks of sequence n begin at the place ⌊first step / C⌋ + n.
-    """
+    """Where so many numbers are kept of every chunk: those of sequence n from the place ⌊first step / C⌋ + n on."""
     steps: Any = q.shape[1] * rows
     places = -(-steps // chunk) if starts is None else steps // chunk + state.shape[0]
-    return (
-        state.new_empty(places, q.shape[0], *state.shape[1:]),
-        state.new_empty(places, dtype=torch.bool),
+    return tuple(
+        shapes.room((places, q.shape[0] * state.shape[1], each), state) for each in numbers
     )
 
 
-def emptied(held: Held, starts: Tensor | None) -> Held:
-    """Zeros at the places that no chunk of a packed sequence is at."""
-    if starts is not None:
-        held[0].zero_()
-    held[1].zero_()
+def emptied(held: Held, starts: Tensor | None, length: int, chunk: int) -> Held:
+    """Zeros where a place may be that no chunk, or only a short one, is kept at."""
+    if starts is not None or length < chunk:
+        for x in held:
+            x.zero_()
     return held
 
 

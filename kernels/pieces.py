@@ -20,11 +20,19 @@ from .shapes import windows
 
 @dataclass(frozen=True)
 class Piece:
-    """The steps `at` of a sequence (or of a batch of equally long ones) that begins at `start`."""
+    """The steps `at` of a sequence (or of a batch of them) of `length` steps that begins at `start`."""
 
     sequence: int
     start: int
+    length: int
     at: slice
+
+
+class _Reused(Workspace):
+    """What a step keeps is copied to where the operator keeps it before the next piece."""
+
+    def keep(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        return self(f"kept {name}", shape, like)
 
 
 class Pieces(ABC):
@@ -73,12 +81,13 @@ class Pieces(ABC):
         step, own = self.plan(steps.stop - steps.start)
         starts = range(steps.start, steps.stop, own)
         ats = (slice(start, min(start + own, steps.stop)) for start in starts)
-        return step, [Piece(sequence, steps.start, at) for at in ats]
+        length = steps.stop - steps.start
+        return step, [Piece(sequence, steps.start, length, at) for at in ats]
 
 
 def forward(given: Pieces, memory: Tensor, starts: Tensor | None, *, keeps: bool) -> Tensor:
     """Every piece in turn, from the memories (N, …) of the sequences; the last ones."""
-    final, space = memory.clone(memory_format=torch.contiguous_format), Workspace(keeps)
+    final, space = memory.clone(memory_format=torch.contiguous_format), _Reused(keeps)
     for n, (steps, state) in enumerate(windows(memory, given.length, starts)):
         first, (step, pieces) = len(state), given.cut(n, steps)
         for piece in pieces:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
+from dsf.forms.workspace import fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,11 @@ def checked_decay(
 def accumulator(x: Tensor) -> torch.dtype:
     """The type of states and sums for data like x: float32, or as wide as x."""
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def room(shape: tuple[Any, ...], like: Tensor) -> Tensor:
+    """Memory with any content, of a shape that may be of symbols, in the type of `like`."""
+    return fresh(shape, like) if type(like) is Tensor else like.new_empty(shape)
 
 
 def plain(x: Tensor) -> Tensor:

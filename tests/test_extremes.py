@@ -162,6 +162,40 @@ def test_a_bad_number_never_reaches_an_earlier_output(form, where, transition, m
         laws.past_is_untouched(form, system, tokens, where, at, bad)
 
 
+@pytest.mark.parametrize("where", ["tokens", "write", "read", "transition"])
+@pytest.mark.parametrize("transition", ["scalar", "diagonal", "two factors"])
+def test_gradients_beside_a_bad_number_are_those_of_the_recurrence(where, transition) -> None:
+    """Where a loss looks at the steps before a NaN alone, chunks give NaN where the recurrence does, and only there."""
+    system, tokens, _ = Row(transition, "outer").draw(40, seed=7)
+
+    def spoiled(x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().clone()
+        x[0, 25, 0] = torch.nan
+        return x
+
+    if where == "tokens":
+        tokens = spoiled(tokens)
+    else:
+        part = getattr(system, where)
+        changed = part.map(spoiled if where != "transition" else lambda x, _: spoiled(x))
+        system = system.replace(**{where: changed})
+    found = [gradients_before(form, system, tokens, 25) for form in ("chunkwise", "recurrent")]
+    for name, ours, theirs in zip(("tokens", "write", "read", "transition"), *found, strict=False):
+        torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def gradients_before(form, system, tokens, at: int) -> list[torch.Tensor]:
+    """Gradients of every input from a loss on the first `at` steps and on the other sequences."""
+    system = system.map(lambda x: x.detach().requires_grad_())
+    tokens = tokens.detach().requires_grad_()
+    outputs, _ = run(system, tokens, form=form)
+    seen = torch.ones(outputs.shape, dtype=torch.bool)
+    seen[0, at:] = False
+    loss = torch.where(seen, outputs, 0).abs().square().sum()
+    inputs = [tokens, *system.write.tensors, *system.read.tensors, *system.transition.leaves]
+    return list(torch.autograd.grad(loss, inputs))
+
+
 def test_a_bad_token_in_a_convolution() -> None:
     system, tokens, _ = Row("complex diagonal", "outer", constant=True).draw(50)
     clean, _ = run(system, tokens, form="convolution")

@@ -12,15 +12,18 @@ from lawbook.rows import Row
 
 import dsf.forms.accumulate as accumulate
 import dsf.forms.between_chunks as between_chunks
-import dsf.forms.chunk_maps as chunk_maps
-import dsf.forms.chunkwise as chunkwise
+import dsf.forms.containment as containment
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
+import dsf.forms.fold_gates_back as fold_gates_back
+import dsf.forms.fold_rows as fold_rows
 import dsf.forms.gated_scan as gated_scan
+import dsf.forms.low_rank as low_rank
 import dsf.forms.lowering as lowering
 import dsf.forms.segments as segments
 import dsf.forms.shared_decay as shared_decay
+import dsf.forms.unit_triangular as unit_triangular
 from dsf import packing
 from dsf.forms import run
 from dsf.forms.chunk_layout import ChunkLayout
@@ -32,6 +35,7 @@ from dsf.forms.recurrent import Recurrent
 from dsf.forms.scan import Scan
 from dsf.forms.workspace import Workspace
 from dsf.mixers import linear_attention, mlstm
+from dsf.structure import Identity
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,16 @@ def test_state_law_notices_padding_that_decays(monkeypatch) -> None:
 
 
 def test_chunk_law_notices_a_fold_with_the_decay_of_the_wrong_half(monkeypatch) -> None:
-    halves = fold_gates._halves
-    monkeypatch.setattr(
-        fold_gates,
-        "_halves",
-        lambda x, size: halves(x, size)[:1] * 2 if x.shape[1] == 2 else halves(x, size),
-    )
+    in_pairs = fold_gates.in_pairs
+    monkeypatch.setattr(fold_gates, "in_pairs", lambda totals: in_pairs(totals).flip(0))
     caught(lambda: agree(Chunkwise(16), Row("diagonal", "outer")))
+
+
+def test_gradient_law_notices_a_fold_back_with_the_decay_of_the_wrong_half(monkeypatch) -> None:
+    system, tokens, state = Row("diagonal", "outer").draw(40)
+    in_pairs = fold_gates_back.in_pairs
+    monkeypatch.setattr(fold_gates_back, "in_pairs", lambda totals: in_pairs(totals).flip(0))
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
 @pytest.mark.parametrize("transition", ["scalar", "two factors"])
@@ -105,7 +112,7 @@ def test_chunk_law_notices_a_decay_one_step_off(early, transition, monkeypatch) 
 
 
 @pytest.mark.parametrize(
-    ("transition", "module"), [("scalar", shared_decay), ("two factors", fold_decays)]
+    ("transition", "module"), [("scalar", shared_decay), ("two factors", fold_rows)]
 )
 def test_gradient_law_notices_a_table_of_decays_without_its_column(
     transition, module, monkeypatch
@@ -113,9 +120,9 @@ def test_gradient_law_notices_a_table_of_decays_without_its_column(
     system, tokens, state = Row(transition, "outer").draw(40)
     back = fold_decays.between_vjp
 
-    def without(decay, between, of_between):
+    def without(decay, between, of_between, *rest):
         of_between[:, 1:, 0] = 0
-        return back(decay, between, of_between)
+        return back(decay, between, of_between, *rest)
 
     laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
     monkeypatch.setattr(module, "between_vjp", without)
@@ -152,19 +159,59 @@ def test_chunk_law_notices_a_fold_of_blocks_with_the_wrong_half(monkeypatch) -> 
     caught(lambda: agree(Chunkwise(16), Row("block", "outer")))
 
 
-def test_wy_law_notices_reads_of_the_wrong_step(monkeypatch) -> None:
-    right = chunk_maps.fold
-    monkeypatch.setattr(
-        chunk_maps, "fold", lambda gate, r, w, after, space: right(gate, r, w, [True] * len(after))
-    )
+@pytest.mark.parametrize("transition", ["householder", "two factors"])
+def test_wy_law_notices_reads_of_the_wrong_step(transition, monkeypatch) -> None:
+    agree(Chunkwise(16), Row(transition, "outer"))
+
+    def all_late(self, x):
+        rows = x.unflatten(1, (-1, self.chunk))
+        return rows, rows[:, :0]
+
+    monkeypatch.setattr(fold_rows._Rows, "apart", all_late)
+    caught(lambda: agree(Chunkwise(16), Row(transition, "outer")))
+
+
+def test_wy_law_notices_an_inverse_of_first_order(monkeypatch) -> None:
+    monkeypatch.setattr(unit_triangular, "_of_two", lambda given, onto, ones: onto.copy_(given))
     caught(lambda: agree(Chunkwise(16), Row("householder", "outer")))
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "way back"])
+def test_gradient_law_notices_a_walk_with_low_rank_that_forgets_the_gate(
+    backward, monkeypatch
+) -> None:
+    system, tokens, state = Row("two factors", "outer").draw(40)
+    laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
+    walk = low_rank._walk
+
+    def forgetful(total, *given):
+        walk(Identity() if given[-1] == backward else total, *given)
+
+    monkeypatch.setattr(low_rank, "_walk", forgetful)
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
+
+
+@pytest.mark.parametrize("transition", ["householder", "two factors", "complex and rank one"])
+def test_gradient_law_notices_a_system_solved_without_its_adjoint(transition, monkeypatch) -> None:
+    system, tokens, state = Row(transition, "outer").draw(40)
+    laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
+    step = low_rank.LowRank
+    back = step.vjp
+
+    def unsolved(self, core, kept, cotangents, space):
+        start, inner, inverse = kept
+        one = torch.eye(inverse.shape[-1], dtype=inverse.dtype).expand_as(inverse)
+        return back(self, core, (start, inner, one), cotangents, space)
+
+    monkeypatch.setattr(step, "vjp", unsolved)
+    caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
 @pytest.mark.parametrize("transition", ["diagonal", "scalar"])
 def test_gradient_law_notices_a_walk_back_without_the_decay(transition, monkeypatch) -> None:
     system, tokens, state = Row(transition, "outer").draw(40)
     laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64)
-    monkeypatch.setattr(between_chunks, "_advance", lambda total, memory, onto: onto.add_(memory))
+    monkeypatch.setattr(between_chunks, "advance", lambda total, memory, onto: onto.add_(memory))
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
 
@@ -190,9 +237,9 @@ def test_gradient_law_notices_a_gate_that_sees_its_own_step(transition, monkeypa
 
 def test_gradient_law_notices_a_fold_back_that_forgets_the_diagonal(monkeypatch) -> None:
     system, tokens, state = Row("diagonal", "outer").draw(40)
-    share = fold_gates._share
+    steps = fold_gates_back._of_steps
     monkeypatch.setattr(
-        fold_gates, "_share", lambda x, g: share(x, g) * (0.0 if x.ndim == 3 else 1.0)
+        fold_gates_back, "_of_steps", lambda kept, of_gates: steps(kept, of_gates.clone())
     )
     caught(lambda: laws.gradients_agree(Chunkwise(16), system, tokens, state, torch.float64))
 
@@ -279,7 +326,7 @@ def test_split_law_notices_a_stabiliser_that_is_not_carried(monkeypatch) -> None
 def test_past_law_notices_a_chunk_without_containment(monkeypatch) -> None:
     system, tokens, _ = Row("diagonal", "outer").draw(40)
     laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan)
-    monkeypatch.setattr(chunkwise, "finite", lambda outputs, memory: True)
+    monkeypatch.setattr(containment, "finite", lambda *found: True)
     caught(lambda: laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan))
 
 

@@ -53,16 +53,16 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     sequences = memory.shape[0]
     shape = (len(values) + sequences, *memory.shape[1:])
-    states = room(None if space is None or space.keeps else space, "states", shape, values)
+    if space is not None and space.keeps:
+        states = space.keep("states", shape, values)
+    else:
+        states = room(space, "states", shape, values)
     states[:sequences] = memory
     torch.bmm(maps.writes.mT, values, out=states[sequences:])
     chunks = states.split(sequences)
-    totals, low_rank = _each(maps.total, sequences), _low_rank(maps, sequences)
+    totals = each(maps.total, sequences)
     for n in range(len(chunks) - 1):
-        if low_rank is not None:
-            onto, back = low_rank[n]
-            chunks[n + 1].baddbmm_(onto.mT, back @ chunks[n])
-        _advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
+        advance(totals[n] if totals else None, chunks[n], chunks[n + 1])
     start = states[: len(values)]
     outputs = room(space, "outputs", (*maps.gram.shape[:2], values.shape[-1]), values)
     torch.bmm(maps.gram, values, out=outputs).baddbmm_(maps.reads, start)
@@ -79,30 +79,17 @@ def walk_vjp(
     states[len(start) :] = of_last
     torch.bmm(maps.reads.mH, of_outputs, out=states[: len(start)])
     chunks = states.split(sequences)
-    totals = _each(maps.total.transpose().conj(), sequences)
-    low_rank = _low_rank(maps, sequences)
+    totals = each(maps.total.transpose().conj(), sequences)
     for n in reversed(range(len(chunks) - 1)):
-        if low_rank is not None:
-            onto, back = low_rank[n]
-            chunks[n].baddbmm_(back.mH, onto.conj() @ chunks[n + 1])
-        _advance(totals[n] if totals else None, chunks[n + 1], chunks[n])
+        advance(totals[n] if totals else None, chunks[n + 1], chunks[n])
     later = states[sequences:]
     found = [of_outputs @ values.mH, of_outputs @ start.mH, values.conj() @ later.mT]
-    if maps.onto is not None and maps.back is not None:
-        inner = maps.back @ start
-        found += [inner.conj() @ later.mT, (maps.onto.conj() @ later) @ start.mH]
-    found += _total_vjp(maps.total, start, later)
+    found += total_vjp(maps.total, start, later)
     of_values = (maps.gram.mH @ of_outputs).baddbmm_(maps.writes.conj(), later)
     return found, of_values, chunks[0].clone()
 
 
-def _low_rank(maps: ChunkMaps, sequences: int) -> list[tuple[Tensor, Tensor]] | None:
-    if maps.onto is None or maps.back is None:
-        return None
-    return list(zip(maps.onto.split(sequences), maps.back.split(sequences), strict=True))
-
-
-def _each(total: Structure, sequences: int) -> Sequence[Structure | Tensor]:
+def each(total: Structure, sequences: int) -> Sequence[Structure | Tensor]:
     """The transitions of each chunk, gates as factors of a memory; none where they change nothing."""
     if isinstance(total, Scalar | Diagonal):
         decay = total.decay[..., None]
@@ -111,7 +98,7 @@ def _each(total: Structure, sequences: int) -> Sequence[Structure | Tensor]:
     return [total.rebuild(own) for own in zip(*leaves, strict=True)]
 
 
-def _advance(total: Structure | Tensor | None, memory: Tensor, onto: Tensor) -> None:
+def advance(total: Structure | Tensor | None, memory: Tensor, onto: Tensor) -> None:
     """Add Λ memory to `onto`."""
     if isinstance(total, Tensor):
         onto.addcmul_(total, memory)
@@ -119,13 +106,18 @@ def _advance(total: Structure | Tensor | None, memory: Tensor, onto: Tensor) -> 
         onto.add_(memory if total is None else total.apply(memory))
 
 
-def _total_vjp(total: Structure, start: Tensor, later: Tensor) -> list[Tensor]:
+def total_vjp(
+    total: Structure, start: Tensor, later: Tensor, space: Workspace | None = None
+) -> list[Tensor]:
+    """Gradients of the transitions' leaves, from the memory before them and the gradient of the one after."""
     if not total.leaves:
         return []
     if isinstance(total, Scalar):
-        return [torch.linalg.vecdot(start.flatten(1), later.flatten(1))]
+        product = room(space, "product", start.shape, start)
+        return [torch.mul(start.conj(), later, out=product).flatten(1).sum(1)]
     if isinstance(total, Diagonal):
-        return [(later * start.conj()).sum(-1)]
+        product = room(space, "product", start.shape, start)
+        return [torch.mul(start.conj(), later, out=product).sum(-1)]
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in total.leaves]
         return list(torch.autograd.grad(total.rebuild(tuple(leaves)).apply(start), leaves, later))

@@ -12,24 +12,25 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput, Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Elementwise, Identity, Scalar, Structure
+from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form, Sizes
 from .between_chunks import walk, walk_vjp
 from .chunk_layout import ChunkLayout, InChunks
 from .chunk_maps import ChunkMaps, chunk_maps
-from .containment import contained, finite, recovered
+from .containment import Contained
 from .core import Core
-from .segments import ByAutograd, Cotangents, Kept, Step, gradients, in_segments
+from .diagonal_decay import diagonal_decay_vjp
+from .low_rank import LowRank
+from .segments import Cotangents, Kept, Step, gradients, in_segments
 from .shared_decay import shared_decay_vjp
 from .workspace import Workspace
 
 # Multiply-adds that the calls of one run cost, however short it is.
 _CALLS, _CALLS_DPLR = 8_000_000, 14_000_000
 
-# Numbers of one segment's inputs, to keep it near the cache; half of it where gradients are wanted, since the way
-# back has twice as much in hand.
+# Numbers of one segment's inputs, to keep it near the cache.
 _WORKING_SET = 1 << 19
 
 
@@ -39,7 +40,7 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 for Scalar and DPLR.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 under gates.
     """
 
     chunk: int | None = None
@@ -73,20 +74,18 @@ class Chunkwise(Form):
         return True
 
     def chunk_for(self, transition: Structure) -> int:
-        """C, as given or by default: the triangular systems of DPLR cost C² per step."""
+        """C, as given or by default: gates cost more the longer a chunk is."""
         if self.chunk is not None:
             return self.chunk
-        return 32 if isinstance(transition, DPLR | Scalar) else 64
+        return 32 if isinstance(transition, DPLR | Scalar | Diagonal) else 64
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
         longest = 1 << max(0, core.length - 1).bit_length()
         chunk = min(self.chunk_for(core.transition), longest)
         per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
-        followed = torch.is_grad_enabled() and any(
-            x.requires_grad for x in (*core.tensors, core.memory)
-        )
-        segment = chunk * max(1, (_WORKING_SET >> followed) // max(1, per_chunk))
-        return in_segments(_Chunks(chunk), core, segment)
+        segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
+        step = LowRank(chunk) if isinstance(core.transition, DPLR) else _Chunks(chunk)
+        return in_segments(Contained(step), core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         chunk, rank = self.chunk_for(system.transition), 0
@@ -112,24 +111,26 @@ class Chunkwise(Form):
 
 @dataclass(frozen=True)
 class _Chunks(Step):
-    """The step of `in_segments`: it keeps the memory at each chunk's start, and nothing else."""
+    """The step of `in_segments` without low rank: it keeps the memory at each chunk's start, and nothing else."""
 
     chunk: int
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
-        outputs, memory, start = self._run(core, space)
-        if finite(outputs.view, memory):
-            return outputs, memory, ((start,) if space.keeps else ())
-        outputs = outputs.fresh()
-        return (*recovered(self._results, core, outputs, memory), ())
+        assert isinstance(core.read, OuterCoupling)
+        maps, values = self._maps(core, space)
+        memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
+        outputs, memory, start = walk(maps, values, memory, space)
+        layout = ChunkLayout(core.length, self.chunk)
+        outputs = layout.back(outputs, core.memory.shape[:2], core.read.several)
+        return outputs, memory.view_as(core.memory), ((start,) if space.keeps else ())
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
-        if not kept:  # a run that met a NaN or an overflow
-            return ByAutograd(contained(self._results)).vjp(core, (), cotangents, space)
         if isinstance(core.transition, Identity | Scalar):
             return shared_decay_vjp(core, self.chunk, kept[0], cotangents, space)
+        if isinstance(core.transition, Diagonal):
+            return diagonal_decay_vjp(core, self.chunk, kept[0], cotangents, space)
         layout = ChunkLayout(core.length, self.chunk)
         of_outputs, of_memory = cotangents
         rows = layout.rows(of_outputs).contiguous()
@@ -142,10 +143,6 @@ class _Chunks(Step):
         inputs = gradients((*maps.tensors, values), list(core.tensors), (*found, of_values))
         return [of_first.view_as(core.memory), *inputs]
 
-    def _results(self, core: Core) -> tuple[Tensor, Tensor]:
-        outputs, memory, _ = self._run(core, None)
-        return outputs.view.flatten(1, 2)[:, : outputs.length], memory
-
     def _maps(self, core: Core, space: Workspace | None) -> tuple[ChunkMaps, Tensor]:
         """The chunks' maps, and their values (M, w C, V)."""
         assert isinstance(core.write, OuterCoupling) and isinstance(core.read, OuterCoupling)
@@ -157,13 +154,3 @@ class _Chunks(Step):
             space,
         )
         return maps, layout.rows(core.tokens, "values").to(maps.gram.dtype)
-
-    def _run(self, core: Core, space: Workspace | None) -> tuple[InChunks, Tensor, Tensor]:
-        assert isinstance(core.read, OuterCoupling)
-        maps, values = self._maps(core, space)
-        memory = core.memory.flatten(0, 1).to(maps.gram.dtype)
-        outputs, memory, start = walk(maps, values, memory, space)
-        layout = ChunkLayout(core.length, self.chunk)
-        batch, heads = core.memory.shape[:2]
-        outputs = layout.back(outputs, (batch, heads), core.read.several)
-        return outputs, memory.view_as(core.memory), start

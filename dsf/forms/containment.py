@@ -8,14 +8,43 @@ Outputs before the first bad token then come from the same computation with bad 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .chunk_layout import InChunks
 from .core import Core, over_time
 from .recurrent import loop
-from .segments import Function
+from .segments import ByAutograd, Cotangents, Function, Kept, Step, in_segments
+from .workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Contained(Step):
+    """`step`, with bad tokens kept from reaching earlier outputs, and their gradients."""
+
+    step: Step
+
+    def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
+        outputs, memory, kept = self.step(core, space)
+        if finite(outputs, memory):
+            return outputs, memory, kept
+        if isinstance(outputs, InChunks):
+            outputs = outputs.fresh()
+        return (*recovered(self._whole, core, outputs, memory), kept)
+
+    def vjp(
+        self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
+    ) -> Sequence[Tensor | InChunks | None]:
+        found = self.step.vjp(core, kept, cotangents, space)
+        if finite(*(x for x in found if x is not None)):
+            return found
+        return ByAutograd(contained(self._whole)).vjp(core, (), cotangents, space)
+
+    def _whole(self, core: Core) -> tuple[Tensor, Tensor]:
+        return in_segments(self.step, core, core.length)
 
 
 def contained(step: Function) -> Function:
@@ -30,9 +59,10 @@ def contained(step: Function) -> Function:
     return run
 
 
-def finite(outputs: Tensor, memory: Tensor) -> bool:
+def finite(*found: Tensor | InChunks) -> bool:
     """Whether all results are finite, by one reduction."""
-    return bool(torch.isfinite(outputs.sum() + memory.sum()))
+    sums = [(x.view if isinstance(x, InChunks) else x).sum() for x in found]
+    return bool(torch.isfinite(sum(sums[1:], sums[0])))
 
 
 def recovered(step: Function, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

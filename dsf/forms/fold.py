@@ -63,7 +63,7 @@ def fold(
     if isinstance(transition, Scalar):
         grams, back, onward, total = fold_decays(transition.decay, reads, writes, after, space)
         return Folded(grams, back, onward, Scalar(total))
-    if isinstance(transition, Diagonal):
+    if isinstance(transition, Diagonal) and space is not None:
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
         grams, back, onward, total = fold_gates(gates, reads, writes, after, space)

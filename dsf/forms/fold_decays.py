@@ -125,28 +125,32 @@ class _FoldDecays(torch.autograd.Function):
 def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
     """Γ_ij = a_i … a_{j+1} for j ≤ i, else 0 (M, C, C), by doubling: each product ends at one boundary."""
     count, chunk = decay.shape
-    between = room(space, "between", (count, chunk, chunk), decay).zero_()
-    between.diagonal(dim1=1, dim2=2).fill_(1)
-    size = 1
-    while size < chunk:
-        column, row, block = _pieces(between, size)
-        torch.mul((column * _first(decay, size))[..., None], row[..., None, :], out=block)
-        size *= 2
+
+    def table() -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+        between = room(space, "between", (count, chunk, chunk), decay)
+        return between, [_pieces(between, 1 << level) for level in range(chunk.bit_length() - 1)]
+
+    key = ("between", count, chunk, decay.dtype)
+    between, levels = table() if space is None else space.once(key, table)
+    between.zero_().diagonal(dim1=1, dim2=2).fill_(1)
+    for level, (column, row, block) in enumerate(levels):
+        onto = (column * _first(decay, 1 << level))[..., None]
+        torch.mul(onto, row[..., None, :], out=block)
     return between
 
 
-def between_vjp(decay: Tensor, between: Tensor, of_between: Tensor) -> Tensor:
-    """The gradient of the decays; `of_between` is used up. The first two are conjugated already."""
-    of_decay, size = torch.zeros_like(decay), decay.shape[1] // 2
-    while size:
-        column, row, _ = _pieces(between, size)
-        of_column, of_row, of_block = _pieces(of_between, size)
-        first = _first(decay, size)
-        of_carried = (of_block * row[..., None, :]).sum(-1)
-        of_row += (of_block * (column * first)[..., None]).sum(-2)
-        of_column.addcmul_(of_carried, first)
-        _first(of_decay, size)[...] += (of_carried * column).sum(-1, keepdim=True)
-        size //= 2
+def between_vjp(
+    decay: Tensor, between: Tensor, of_between: Tensor, space: Workspace | None = None
+) -> Tensor:
+    r"""The gradient of the decays; `of_between` is used up. The first two are conjugated already.
+
+    Of a_t it is Σ_{i ≥ t > j} Γ_it dΓ_ij Γ_{t-1,j}, a product of matrices and a sum over i.
+    """
+    of_decay = torch.zeros_like(decay)
+    if decay.shape[1] > 1:
+        before = room(space, "of between before", between.shape, between)
+        torch.bmm(of_between.tril_(-1), between.mT, out=before)
+        torch.sum(before[:, :, :-1].mul_(between[:, :, 1:]), 1, out=of_decay[:, 1:])
     return of_decay
 
 

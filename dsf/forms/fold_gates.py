@@ -1,17 +1,28 @@
-"""The fold of a chunk under diagonal gates, in place, with its own derivative."""
+"""The fold of a chunk under diagonal gates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .workspace import Workspace, room
+from .fold_rooms import FoldRooms, Half, Level, in_pairs
+from .workspace import Workspace
 
-_TINY = 2  # blocks up to this size are summed: a batch of tiny matrix products costs more
+Fold = tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptFold:
+    """What the way back of a fold needs (`dsf.forms.fold_gates_back`)."""
+
+    rooms: FoldRooms
+    gates: Tensor
+    reads: list[Tensor]
+    writes: list[Tensor]
+    after: list[bool]
 
 
 def fold_gates(
@@ -19,172 +30,100 @@ def fold_gates(
     reads: list[Tensor],
     writes: list[Tensor],
     after: list[bool],
-    space: Workspace | None = None,
-) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor], Tensor]:
+    space: Workspace,
+    tag: str = "",
+) -> Fold:
     r"""Grams [i][j] (M, C, C), reads and writes (M, C, K) carried to the ends, and the total (M, K).
 
-    `gates` (M, C, K), `reads` and `writes` (M, C, K) each, C a power of two. Read i sees the memory
-    after its step's update where `after[i]`, else before. Every pair meets at one boundary, so both its
-    factors are products towards it (`dsf.forms.fold`). With a workspace the streams are used up and
-    nothing can be differentiated.
+    `gates` (M, C, K), `reads` and `writes` (M, C, K) each, of one type, C a power of two. Read i sees the
+    memory after its step's update where `after[i]`, else before. Every pair meets at one boundary, so both
+    its factors are products towards it (`dsf.forms.fold`). The streams are used up; what is found lies
+    there and in the workspace, under `tag`.
     """
-    if space is not None:
-        grams = _diagonals(reads, writes, after, space)
-        for r, late in zip(reads, after, strict=True):
-            if late:
-                r.mul_(gates)
-        total = _double(gates, grams, reads, writes, None)
-        return grams, reads, writes, total
-    found = _FoldGates.apply(tuple(after), gates, *reads, *writes)
-    rows, columns = len(reads), len(writes)
-    flat, ends = found[: rows * columns], found[rows * columns : -1]
-    table = [list(flat[i * columns : (i + 1) * columns]) for i in range(rows)]
-    return table, list(ends[:rows]), list(ends[rows:]), found[-1]
+    places = tuple((x.data_ptr(), x.stride(), x.shape, x.dtype) for x in (*reads, *writes))
+    key = "fold", tag, len(reads), places
+    rooms = space.once(key, lambda: FoldRooms(reads, writes, keeps=False))
+    _diagonals(reads, writes, after, rooms.grams)
+    for r, late in zip(reads, after, strict=True):
+        if late:
+            r.mul_(gates)
+    return rooms.grams, rooms.back, rooms.onward, _double(rooms, gates)
+
+
+def fold_gates_kept(
+    gates: Tensor,
+    reads: list[Tensor],
+    writes: list[Tensor],
+    after: list[bool],
+    space: Workspace,
+    tag: str = "",
+) -> tuple[Fold, KeptFold]:
+    """The same, with all that `fold_gates_vjp` needs; the inputs stay as they are, and must until then."""
+
+    def make() -> FoldRooms:
+        streams = gates.new_empty((len(reads) + len(writes), *gates.shape)).unbind()
+        return FoldRooms(list(streams[: len(reads)]), list(streams[len(reads) :]), keeps=True)
+
+    key = "kept fold", tag, len(reads), len(writes), gates.shape, gates.dtype, gates.device
+    rooms = space.once(key, make)
+    _diagonals(reads, writes, after, rooms.grams)
+    for r, late, onto in zip(reads, after, rooms.back, strict=True):
+        if late:
+            torch.mul(r, gates, out=onto)
+        else:
+            onto.copy_(r)
+    for w, onto in zip(writes, rooms.onward, strict=True):
+        onto.copy_(w)
+    results = rooms.grams, rooms.back, rooms.onward, _double(rooms, gates)
+    return results, KeptFold(rooms, gates, reads, writes, after)
 
 
 def _diagonals(
     reads: Sequence[Tensor],
     writes: Sequence[Tensor],
     after: Sequence[bool],
-    space: Workspace | None,
-) -> list[list[Tensor]]:
+    grams: list[list[Tensor]],
+) -> None:
     """Gram matrices of single steps: the diagonal where a read sees its own step's write, else zero."""
-    count, chunk, _ = writes[0].shape
-    grams = []
-    for i, (r, late) in enumerate(zip(reads, after, strict=True)):
-        grams.append([])
-        for j, w in enumerate(writes):
-            gram = room(space, f"gram {i} {j}", (count, chunk, chunk), r).zero_()
+    for r, row, late in zip(reads, grams, after, strict=True):
+        for w, gram in zip(writes, row, strict=True):
+            gram.zero_()
             if late:
                 gram.diagonal(dim1=1, dim2=2).copy_(torch.linalg.vecdot(r.conj(), w))
-            grams[-1].append(gram)
-    return grams
 
 
-_Levels = list[tuple[Tensor, list[Tensor], list[Tensor]]]
+def _double(rooms: FoldRooms, gates: Tensor) -> Tensor:
+    """Fold pairs of neighbours until one block is left, in place; its total (M, K)."""
+    total = gates.flatten(0, 1)
+    for level in rooms.levels:
+        pair = in_pairs(total)
+        for half, _ in level.carried:
+            if half.moves:
+                half.met.copy_(half.place)
+        for r, row in zip(level.right, level.lower, strict=True):
+            for w, lower in zip(level.left, row, strict=True):
+                _cross(r, w, level)
+                lower.copy_(level.blocks)
+        for half, by in level.carried:
+            _carry(half, pair[by], level.by_row)
+        total = torch.mul(pair[1], pair[0], out=level.total)
+    return total
 
 
-def _double(
-    gates: Tensor,
-    grams: list[list[Tensor]],
-    back: list[Tensor],
-    onward: list[Tensor],
-    levels: _Levels | None,
-) -> Tensor:
-    """Fold pairs of neighbours until one block is left, in place; the total (M, K).
-
-    `levels` collects what the way back needs of each size.
-    """
-    total, size = gates, 1
-    while size < gates.shape[1]:
-        left_total, right_total = _halves(total, 1)
-        right = [_halves(r, size)[1] for r in back]
-        left = [_halves(w, size)[0] for w in onward]
-        for row, r in zip(grams, right, strict=True):
-            for gram, w in zip(row, left, strict=True):
-                _lower_block(gram, size).copy_(_cross(r, w))
-        if levels is not None:
-            levels.append((total, [r.clone() for r in right], [w.clone() for w in left]))
-        for r in right:
-            r.mul_(left_total)
-        for w in left:
-            w.mul_(right_total)
-        total = (right_total * left_total)[:, :, 0]
-        size *= 2
-    return total[:, 0]
+def _cross(right: Half, left: Half, level: Level) -> None:
+    """right leftᵀ, in the level's block."""
+    if not level.by_row:
+        torch.bmm(right.met, left.met.mT, out=level.block)
+        return
+    for (_, r), cells in zip(right.rows, level.cells, strict=True):
+        for (_, w), cell in zip(left.rows, cells, strict=True):
+            torch.linalg.vecdot(r.conj(), w, out=cell[:, 0])
 
 
-class _FoldGates(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, after: tuple[bool, ...], gates: Tensor, *streams: Tensor) -> Any:
-        reads, writes = streams[: len(after)], streams[len(after) :]
-        grams = _diagonals(reads, writes, after, None)
-        back = [r * gates if late else r.clone() for r, late in zip(reads, after, strict=True)]
-        onward, levels = [w.clone() for w in writes], []
-        total = _double(gates, grams, back, onward, levels)
-        saved = [x for t, right, left in levels for x in (t, *right, *left)]
-        ctx.save_for_backward(gates, *streams, *saved)
-        ctx.after = after
-        return (*(g for row in grams for g in row), *back, *onward, total.clone())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        after = ctx.after
-        gates, *rest = ctx.saved_tensors
-        rows = len(after)
-        columns = (len(cotangents) - 1 - rows) // (rows + 1)
-        reads, writes, saved = rest[:rows], rest[rows : rows + columns], rest[rows + columns :]
-        grams = [cotangents[i * columns : (i + 1) * columns] for i in range(rows)]
-        # In rows: a cotangent may lie in columns, on which products in place are slow.
-        ends = [
-            x.clone(memory_format=torch.contiguous_format) for x in cotangents[rows * columns : -1]
-        ]
-        d_back, d_onward, d_total = ends[:rows], ends[rows:], cotangents[-1][:, None]
-        size, step = gates.shape[1], 1 + rows + columns
-        for start in range(len(saved) - step, -1, -step):
-            size //= 2
-            total = saved[start].conj()
-            right = [x.conj() for x in saved[start + 1 : start + 1 + rows]]
-            left = [x.conj() for x in saved[start + 1 + rows : start + step]]
-            left_total, right_total = _halves(total, 1)
-            d_left, d_right = d_total[:, :, None] * right_total, d_total[:, :, None] * left_total
-            blocks = [[_lower_block(g, size).contiguous() for g in row] for row in grams]
-            for i, x in enumerate(d_back):
-                half = _halves(x, size)[1]
-                d_left = d_left + _share(half * right[i], left_total)
-                half.mul_(left_total)
-                for j, w in enumerate(left):
-                    half.add_(_product(blocks[i][j], w))
-            for j, x in enumerate(d_onward):
-                half = _halves(x, size)[0]
-                d_right = d_right + _share(half * left[j], right_total)
-                half.mul_(right_total)
-                for i, r in enumerate(right):
-                    half.add_(_product(blocks[i][j].mT, r))
-            d_total = torch.cat([d_left, d_right], 2).flatten(1, 2)
-        d_gates, d_reads = d_total, []
-        for i, (x, late) in enumerate(zip(d_back, after, strict=True)):
-            if late:
-                d_gates = d_gates + _share(x * reads[i].conj(), gates)
-                x = x * gates.conj()
-            d_reads.append(x)
-        for i in (i for i, late in enumerate(after) if late):
-            for j in range(columns):
-                diagonal = grams[i][j].diagonal(dim1=1, dim2=2)[..., None]
-                d_reads[i] = d_reads[i] + diagonal * writes[j].conj()
-                d_onward[j] = d_onward[j] + diagonal * reads[i].conj()
-        return (None, d_gates, *d_reads, *d_onward)
-
-
-def _halves(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The left and right halves (M, B, size, K) of the blocks of 2 · size steps, as views."""
-    left, right = x.unflatten(1, (-1, 2, size)).unbind(2)
-    return left, right
-
-
-def _lower_block(gram: Tensor, size: int) -> Tensor:
-    """The blocks (M, B, size, size) that pair a right half's reads with its left half's writes, a view."""
-    blocks = gram.shape[1] // (2 * size)
-    pairs = gram.view(gram.shape[0], blocks, 2 * size, blocks, 2 * size)
-    return pairs.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)[:, :, size:, :size]
-
-
-def _cross(right: Tensor, left: Tensor) -> Tensor:
-    if right.shape[-2] <= _TINY:
-        return (right[:, :, :, None] * left[:, :, None]).sum(-1)
-    return right @ left.mT
-
-
-def _product(block: Tensor, stream: Tensor) -> Tensor:
-    """block (…, s, s) times stream (…, s, K)."""
-    if block.shape[-1] <= _TINY:
-        return (block[..., None] * stream[..., None, :, :]).sum(-2)
-    return block @ stream
-
-
-def _share(x: Tensor, gates: Tensor) -> Tensor:
-    """Gradient of the gates from the gradient of what they multiplied, summed where they are shared."""
-    if x.ndim == 4:  # (M, B, size, K) from gates (M, B, 1, K)
-        x = x.sum(2, keepdim=True)
-    return x if gates.shape[-1] == x.shape[-1] else x.sum(-1, keepdim=True)
+def _carry(half: Half, total: Tensor, by_row: bool) -> None:
+    """The halves that met, times the totals (S, N, K) of the blocks that they cross."""
+    if by_row:
+        for onto, row in half.rows:
+            torch.mul(row, total, out=onto)
+    else:
+        torch.mul(half.met, total[:, :, None], out=half.place)

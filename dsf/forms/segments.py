@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .chunk_layout import InChunks
 from .core import Core, along_time
-from .workspace import Workspace
+from .workspace import Workspace, fresh
 
 Function = Callable[[Core], tuple[Tensor, Tensor]]
 Kept = tuple[Tensor, ...]
@@ -95,7 +95,8 @@ def walk(
 
     Where nothing is kept, the memory at the end alone.
     """
-    outputs, memories, kept, space = Joined(core.length), [core.memory], [], Workspace(keeps)
+    outputs, memories, kept = Joined(core.length), [core.memory], []
+    space = Workspace(keeps, pieces=-(-core.length // segment))
     for start in range(0, core.length, segment):
         piece = core.window(start, min(start + segment, core.length), memories[-1])
         output, memory, own = step(piece, space)
@@ -160,7 +161,7 @@ class Joined:
             return
         if self._whole is None:
             like = piece if isinstance(piece, Tensor) else piece.view
-            self._whole = like.new_empty((piece.shape[0], self._length, *piece.shape[2:]))
+            self._whole = fresh((piece.shape[0], self._length, *piece.shape[2:]), like)
         there = self._whole[:, start : start + steps]
         if isinstance(piece, InChunks):
             piece.copy_to(there)

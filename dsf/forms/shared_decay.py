@@ -123,14 +123,14 @@ class _Decays:
     def from_start(self, x: Tensor, reads: Tensor) -> Tensor:
         """The gradient x of r Q as one of Q, in its place."""
         if self.decay is not None:
-            self.of_reach += _dots(reads, x)
+            self.of_reach += self._dots(reads, x)
             x.mul_(self.reach[..., None].conj())
         return x
 
     def from_end(self, x: Tensor, writes: Tensor) -> Tensor:
         """The gradient x of w K as one of K, in its place."""
         if self.decay is not None:
-            self.of_between[:, -1] += _dots(writes, x)
+            self.of_between[:, -1] += self._dots(writes, x)
             x = x.mul_(self.onward[..., None].conj())
         return x.resolve_conj()
 
@@ -157,8 +157,7 @@ class _Decays:
     def of_total(self, start: Tensor, later: Tensor) -> None:
         """The gradient of the whole chunk's decay, Σ S* R."""
         if self.decay is not None:
-            rows = start.flatten(1)[:, None].conj()
-            self.of_reach[:, -1] += torch.bmm(rows, later.flatten(1)[..., None])[:, 0, 0]
+            self.of_reach[:, -1] += self._dots(start, later).sum(-1)
 
     def gradients(self, core: Core, layout: ChunkLayout) -> list[Tensor]:
         """The gradient of the leaf of the transition."""
@@ -167,17 +166,17 @@ class _Decays:
         (leaf,) = core.transition.leaves
         decay, between = self.decay.conj(), self.between.conj()
         self.of_between[:, :, 0].addcmul_(self.of_reach, decay[:, :1])
-        of_decay = between_vjp(decay, between, self.of_between)
+        of_decay = between_vjp(decay, between, self.of_between, self.space)
         of_decay[:, 0] += (self.of_reach * between[:, :, 0]).sum(-1)
         if isinstance(core.transition, Scalar) and core.transition.log is not None:
             of_decay *= decay
         found = _back(layout, [of_decay[..., None]], leaf[..., None])
         return [found[..., 0] if isinstance(found, Tensor) else found.fresh()[..., 0]]
 
-
-def _dots(x: Tensor, y: Tensor) -> Tensor:
-    """Σ_k x*_k y_k."""
-    return torch.linalg.vecdot(x, y)
+    def _dots(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ_k x*_k y_k."""
+        both = self.space("dots", y.shape, y)
+        return torch.mul(x.conj(), y, out=both).sum(-1)
 
 
 def _back(layout: ChunkLayout, found: Sequence[Tensor], like: Tensor) -> Tensor | InChunks:

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import numpy
+import torch
 from torch import Tensor
+
+_NUMPY = {
+    torch.float32: numpy.float32,
+    torch.float64: numpy.float64,
+    torch.complex64: numpy.complex64,
+    torch.complex128: numpy.complex128,
+}
+
+Made = TypeVar("Made")
 
 
 class Workspace:
@@ -15,12 +27,15 @@ class Workspace:
     on fetching lines to write to. What a step returns must not lie in a buffer.
     """
 
-    def __init__(self, keeps: bool) -> None:
+    def __init__(self, keeps: bool, pieces: int = 1) -> None:
         self.keeps = keeps
         """Whether the steps are to give what they need on the way back."""
+        self._pieces = pieces
+        self._kept: dict[str, Iterator[Tensor]] = {}
         self._held: dict[str, Tensor] = {}
         self._views: dict[str, Tensor] = {}
         self._steps: dict[str, tuple[Tensor, tuple[Tensor, ...]]] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The buffer `name` in this shape, with the type of `like` and any content."""
@@ -39,6 +54,31 @@ class Workspace:
         if held is None or held[0] is not x:
             held = self._steps[name] = x, x.unbind(1)
         return held[1]
+
+    def keep(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory of its own for one piece, out of one block for all pieces, the first of which is the largest."""
+        numbers = math.prod(shape)
+        if name not in self._kept:
+            self._kept[name] = iter(fresh((self._pieces, numbers), like).unbind(0))
+        return next(self._kept[name])[:numbers].view(*shape)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for this key: views of buffers that every piece cuts alike."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def fresh(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory of its own, with the type of `like` and any content.
+
+    Where it is large NumPy allocates it: unlike torch it asks the system for large pages, and memory that is
+    touched for the first time in small ones takes longer to fetch than to fill.
+    """
+    kind = _NUMPY.get(like.dtype)
+    if kind is None or type(like) is not Tensor or like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(numpy.empty(tuple(shape), kind))
 
 
 def room(space: Workspace | None, name: str, shape: Sequence[int], like: Tensor) -> Tensor:

@@ -72,9 +72,9 @@ def _keep(q, k, v, g, state, bonus, scale, before, starts):
     return reference.keeping(q, k, v, g, state, scale, starts, bonus if before else None)
 
 
-def _back(do, dfinal, states, sound, q, k, v, g, state, bonus, scale, before, starts):
+def _back(do, dfinal, states, q, k, v, g, state, bonus, scale, before, starts):
     given = (q, k, v, g, state, scale, starts, bonus if before else None)
-    found = reference.back(do, dfinal, (states, sound), *given)
+    found = reference.back(do, dfinal, (states,), *given)
     return found if before else (*found, torch.zeros_like(bonus))
 
 
@@ -101,7 +101,7 @@ _operator = define(
         "diagonal_decay",
         ("q", "k", "v", "g", "state", "bonus"),
         ("float scale", "bool before", "Tensor? starts"),
-        held=2,
+        held=1,
     ),
     cuda=Pair(_forward, _backward),
     cpu=Pair(_run, _back, _keep),

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.forms.chunk_layout import InChunks
-from dsf.forms.chunkwise import Chunkwise
+from dsf.forms.chunkwise import Chunkwise, _Chunks
 from dsf.forms.core import Core
-from dsf.forms.workspace import Workspace
+from dsf.forms.segments import Step
+from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
 from dsf.kernels.chunked import Chunked, Held, laid_out, put, scaled
 from dsf.kernels.pieces import Piece
@@ -26,7 +27,7 @@ from .bonus import Bonus
 
 def room(q: Tensor, g: Tensor, state: Tensor, starts: Tensor | None) -> Held:
     """Room for what the way back needs."""
-    return chunked.room(q, state, _chunk(g), 1, starts)
+    return chunked.room(q, state, _chunk(g), 1, starts, [state.shape[2] * state.shape[3]])
 
 
 def _chunk(g: Tensor) -> int:
@@ -51,8 +52,15 @@ class Decays(Chunked):
     ) -> None:
         q, _, v, g = given
         numbers = g.shape[0] * g.shape[2] * (q.shape[3] + v.shape[3])
-        super().__init__(q.shape[1], _chunk(g), 1, numbers, held)
+        super().__init__(q.shape[0], q.shape[1], _chunk(g), 1, numbers, held)
         self.given, self.scale, self.bonus, self.y, self.found = given, scale, bonus, y, found
+
+    def step(self, chunk: int) -> Step:
+        return _Chunks(chunk)
+
+    def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
+        q, _, v, _ = self.given
+        return ((q.shape[3], v.shape[3]),)
 
     def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
         *given, g = (x[:, piece.at] for x in self.given)
@@ -106,7 +114,7 @@ def run(
 
     Decays e^g are per head or, with g (B, T, H, K), per key. With a bonus (H, K) steps are read before their update.
     """
-    y = v.new_empty(*v.shape[:2], g.shape[2], v.shape[3])
+    y = fresh((*v.shape[:2], g.shape[2], v.shape[3]), v)
     own = None if bonus is None else Bonus(bonus.to(state.dtype))
     given = Decays((q, k, v, g), scale, own, y, held)
     return y, pieces.forward(given, state, starts, keeps=held is not None)
@@ -121,9 +129,9 @@ def keeping(
     scale: float,
     starts: Tensor | None,
     bonus: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The same, and what the way back needs."""
-    held = chunked.emptied(room(q, g, state, starts), starts)
+    held = chunked.emptied(room(q, g, state, starts), starts, q.shape[1], 0)
     return (*run(q, k, v, g, state, scale, starts, bonus, held), *held)
 
 
@@ -141,8 +149,8 @@ def back(
     bonus: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Gradients of q, k, v, g, the initial states and, where there is one, the bonus."""
-    given, plain = (q, k, v, g), torch.contiguous_format
-    found = [torch.empty_like(x, memory_format=plain) for x in given]
+    given = (q, k, v, g)
+    found = [fresh(x.shape, x) for x in given]
     own = None if bonus is None else Bonus(bonus.to(state.dtype))
     decays = Decays(given, scale, own, do, held, found)
     of_state = pieces.backward(decays, dfinal, starts)

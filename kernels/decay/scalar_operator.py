@@ -61,8 +61,8 @@ def _shapes(q, k, v, g, state, scale, starts):
     return v.new_empty(*v.shape[:2], g.shape[2], v.shape[3]), torch.empty_like(state)
 
 
-def _back(do, dfinal, states, sound, *inputs):
-    return reference.back(do, dfinal, (states, sound), *inputs)
+def _back(do, dfinal, states, *inputs):
+    return reference.back(do, dfinal, (states,), *inputs)
 
 
 def _held(q, k, v, g, state, scale, starts):
@@ -71,7 +71,7 @@ def _held(q, k, v, g, state, scale, starts):
 
 _operator = define(
     Signature(
-        "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), held=2
+        "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), held=1
     ),
     cuda=Pair(_forward, _backward),
     cpu=Pair(reference.run, _back, reference.keeping),

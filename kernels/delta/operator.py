@@ -155,7 +155,7 @@ _operator = define(
         "delta_rule",
         ("q", "k", "b", "v", "beta", "g", "state"),
         ("float scale", "bool together", "Tensor? starts"),
-        held=2,
+        held=3,
     ),
     cuda=Pair(_forward, _backward),
     cpu=Pair(reference.run, reference.back, reference.keeping),

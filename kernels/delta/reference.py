@@ -7,6 +7,7 @@ together are the columns of one step, Λ = D - Σ β k bᵀ. The form's own back
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from dsf.coupling import OuterCoupling
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
-from dsf.forms.workspace import Workspace
+from dsf.forms.low_rank import LowRank
+from dsf.forms.segments import Step
+from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
 from dsf.kernels.chunked import Chunked, Held, laid_out, own, put, scaled
 from dsf.kernels.pieces import Piece
@@ -41,8 +44,11 @@ def _rows(q: Tensor, k: Tensor) -> int | torch.SymInt:
 
 def room(q: Tensor, k: Tensor, state: Tensor, together: bool, starts: Tensor | None) -> Held:
     """Room for what the way back needs."""
-    rows = 1 if together else _rows(q, k)
-    return chunked.room(q, state, _chunk(state), rows, starts)
+    (keys, values), chunk, n = state.shape[2:], _chunk(state), _rows(q, k)
+    rows, rank = (1, n) if together else (n, 1)
+    inner: Any = chunk * rank
+    numbers = (keys * values, inner * values, inner * inner)
+    return chunked.room(q, state, chunk, rows, starts, numbers)
 
 
 class Rows(Chunked):
@@ -62,8 +68,16 @@ class Rows(Chunked):
         self.each, self.together = int(_rows(q, k)), together
         numbers = q.shape[0] * beta.shape[2] * (q.shape[3] + v.shape[3])
         steps, wide = (1, self.each) if together else (self.each, 1)
-        super().__init__(q.shape[1], _chunk(state), steps, numbers * wide, held)
+        super().__init__(q.shape[0], q.shape[1], _chunk(state), steps, numbers * wide, held)
         self.given, self.scale, self.y, self.found = given, scale, y, found
+
+    def step(self, chunk: int) -> Step:
+        return LowRank(chunk)
+
+    def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
+        q, _, _, v, _, _ = self.given
+        keys, values, inner = q.shape[3], v.shape[3], chunk * (self.each // self.rows)
+        return (keys, values), (inner, values), (inner, inner)
 
     def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
         q, k, b, v, beta, g = self._of(piece, self.given)
@@ -151,7 +165,7 @@ def run(
     held: Held | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, T, H, V) and final states (N, H, K, V), shapes as the operator's; fills `held` for the way back."""
-    y = v.new_empty(*q.shape[:2], beta.shape[2], v.shape[3])
+    y = fresh((*q.shape[:2], beta.shape[2], v.shape[3]), v)
     given = Rows((q, k, b, v, beta, g), state, scale, together, y, held)
     return y, pieces.forward(given, state, starts, keeps=held is not None)
 
@@ -167,9 +181,12 @@ def keeping(
     scale: float,
     together: bool,
     starts: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The same, and what the way back needs."""
-    held = chunked.emptied(room(q, k, state, together, starts), starts)
+    rows = 1 if together else int(_rows(q, k))
+    held = chunked.emptied(
+        room(q, k, state, together, starts), starts, q.shape[1] * rows, _chunk(state)
+    )
     return (*run(q, k, b, v, beta, g, state, scale, together, starts, held), *held)
 
 
@@ -177,7 +194,8 @@ def back(
     do: Tensor,
     dfinal: Tensor,
     states: Tensor,
-    sound: Tensor,
+    inner: Tensor,
+    inverses: Tensor,
     q: Tensor,
     k: Tensor,
     b: Tensor,
@@ -190,7 +208,7 @@ def back(
     starts: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Gradients of q, k, b, v, β, g and the initial states."""
-    given, plain = (q, k, b, v, beta, g), torch.contiguous_format
-    found = [torch.empty_like(x, memory_format=plain) for x in given]
-    rows = Rows(given, state, scale, together, do, (states, sound), found)
+    given = (q, k, b, v, beta, g)
+    found = [fresh(x.shape, x) for x in given]
+    rows = Rows(given, state, scale, together, do, (states, inner, inverses), found)
     return (*found, pieces.backward(rows, dfinal, starts))

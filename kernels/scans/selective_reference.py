@@ -15,8 +15,8 @@ from dsf.forms.core import Core
 from dsf.forms.gated_scan import GatedScan
 from dsf.forms.scan import at_once
 from dsf.forms.segments import Kept, Step
-from dsf.forms.workspace import Workspace
-from dsf.kernels import pieces
+from dsf.forms.workspace import Workspace, fresh
+from dsf.kernels import pieces, shapes
 from dsf.kernels.pieces import Piece, Pieces
 from dsf.structure import Discretised
 
@@ -116,7 +116,7 @@ def room(x: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> Tensor:
     (batch, length), (channels, size), groups = x.shape[:2], state.shape[1:], b.shape[2]
     steps: Any = at_once(batch * channels * size)
     places = -(-length // steps) if starts is None else length // steps + len(state)
-    return state.new_empty(places, batch, groups, size, channels // groups)
+    return shapes.room((places, batch, groups, size, channels // groups), state)
 
 
 def run(
@@ -131,7 +131,7 @@ def run(
     kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, T, D) and the last states; what the way back needs goes to `kept`."""
-    y, groups = torch.empty_like(x, memory_format=torch.contiguous_format), b.shape[2]
+    y, groups = fresh(x.shape, x), b.shape[2]
     rates, wide_skip = _by_groups(A[None], groups)[0], skip.unflatten(0, (groups, -1))
     given = Selective(x, delta, b, c, rates, wide_skip, y, kept)
     final = pieces.forward(given, _by_groups(state, groups), starts, keeps=kept is not None)
@@ -169,9 +169,9 @@ def backward(
     starts: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, Δ, A, b, c, the initial states and D: Δ is a step and a gain, and A is shared."""
-    groups, plain = b.shape[2], torch.contiguous_format
+    groups = b.shape[2]
     rates, wide_skip = _by_groups(A[None], groups)[0], skip.unflatten(0, (groups, -1))
-    dx, ddelta, db, dc = (torch.empty_like(y, memory_format=plain) for y in (x, delta, b, c))
+    dx, ddelta, db, dc = (fresh(y.shape, y) for y in (x, delta, b, c))
     drates, dskip = torch.zeros_like(rates), torch.zeros_like(wide_skip)
     found = (dx, ddelta, db, dc, drates, dskip)
     given = Selective(x, delta, b, c, rates, wide_skip, dy, kept, found)
