@@ -1,7 +1,8 @@
 """One way to make an operator of torch from a kernel: CUDA and CPU apart, fake tensors, gradients.
 
 The backward is an operator of its own, `<name>_backward`; an operator that changes tensors in place has
-none. On a device without an implementation torch says so: nothing falls back.
+none. Where the way back needs more than is returned, `<name>_kept` runs in place of the operator wherever a gradient
+is wanted, and gives that too. On a device without an implementation torch says so: nothing falls back.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ def require_runnable(x: Tensor) -> None:
 class Pair:
     """A forward and its backward on one kind of device.
 
-    `forward(*inputs)` gives the outputs; `backward(*cotangents, *kept, *inputs)` a gradient for each of the
-    operator's tensors.
+    `forward(*inputs)` gives the outputs; `backward(*cotangents, *kept, *held, *inputs)` a gradient for each of the
+    operator's tensors. `keeping(*inputs)` gives the outputs and what is held for the backward; where it is None,
+    nothing is, and the backward takes none.
     """
 
     forward: Function
     backward: Function
+    keeping: Function | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Signature:
     """An operator `dsf::<name>` of `tensors`, differentiable in each, and of options like "float scale".
 
     It has `results` outputs with gradients and `hidden` ones without; the backward needs those at the
-    places `kept`. The tensors named in `mutates` are changed in place: `define_in_place`.
+    places `kept`, and `held` tensors that only `<name>_kept` gives. The tensors named in `mutates` are
+    changed in place: `define_in_place`.
     """
 
     name: str
@@ -68,16 +72,26 @@ class Signature:
     results: int = 2
     hidden: int = 0
     kept: tuple[int, ...] = ()
+    held: int = 0
     mutates: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
-        return f"({self._inputs}) -> ({_tensors(self.results + self.hidden)})"
+        return f"({self._inputs}) -> ({_tensors(self.outputs)})"
+
+    @property
+    def schema_keeping(self) -> str:
+        return f"({self._inputs}) -> ({_tensors(self.outputs + self.held)})"
 
     @property
     def schema_of_backward(self) -> str:
         before = [f"Tensor d{i}" for i in range(self.results)] + [f"Tensor y{i}" for i in self.kept]
+        before += [f"Tensor h{i}" for i in range(self.held)]
         return f"({', '.join([*before, self._inputs])}) -> ({_tensors(len(self.tensors))})"
+
+    @property
+    def outputs(self) -> int:
+        return self.results + self.hidden
 
     @property
     def _inputs(self) -> str:
@@ -91,37 +105,68 @@ class Signature:
 
     def split(self, given: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The cotangents and the inputs that a backward is given."""
-        return given[: self.results], given[self.results + len(self.kept) :]
+        return given[: self.results], given[self.results + len(self.kept) + self.held :]
+
+    def without_held(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What a backward is given, less what is held."""
+        first = self.results + len(self.kept)
+        return given[:first] + given[first + self.held :]
 
 
 def _tensors(count: int) -> str:
     return ", ".join(["Tensor"] * count)
 
 
-def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> Callable[..., Any]:
-    """Make the operator; `shapes(*inputs)` gives outputs of the right sizes and types, with any content."""
+def define(
+    signature: Signature,
+    *,
+    cuda: Pair,
+    cpu: Pair,
+    shapes: Function,
+    held: Function | None = None,
+) -> Callable[..., Any]:
+    """Make the operator; `shapes(*inputs)` gives outputs of the right sizes and types, with any content.
+
+    `held(*inputs)` gives what is held for the way back in the same manner.
+    """
     count = len(signature.tensors)
 
     def like_the_tensors(*given: Any) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(x) for x in signature.split(given)[1][:count])
 
     name = signature.name
+    (keep_on_cuda, back_on_cuda), (keep_on_cpu, back_on_cpu) = (
+        _holding(signature, pair) for pair in (cuda, cpu)
+    )
     operator = _made(name, signature.schema, cuda.forward, cpu.forward, shapes)
+    keeping = operator
+    if signature.held:
+
+        def all_shapes(*inputs: Any) -> tuple[Tensor, ...]:
+            assert held is not None
+            holds = (cuda if inputs[0].is_cuda else cpu).keeping is not None
+            kept = held(*inputs) if holds else _nothing(signature, inputs[0])
+            return (*shapes(*inputs), *kept)
+
+        keeping = _made(
+            f"{name}_kept", signature.schema_keeping, keep_on_cuda, keep_on_cpu, all_shapes
+        )
     backward = _made(
         f"{name}_backward",
         signature.schema_of_backward,
-        cuda.backward,
-        cpu.backward,
+        back_on_cuda,
+        back_on_cpu,
         like_the_tensors,
     )
 
     class Node(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            output = _below_autograd(operator, keys, inputs)
+            found = _below_autograd(keeping, keys, inputs)
+            output, held = found[: signature.outputs], found[signature.outputs :]
             ctx.places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor)]
             ctx.inputs = [None if isinstance(x, Tensor) else x for x in inputs]
-            outputs = [output[i] for i in signature.kept]
+            outputs = [*(output[i] for i in signature.kept), *held]
             ctx.save_for_backward(*outputs, *(inputs[i] for i in ctx.places))
             # No zeros are made for the hidden outputs, which may be large.
             ctx.set_materialize_grads(False)
@@ -130,7 +175,7 @@ def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> 
 
         @staticmethod
         def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
-            several, saved = len(signature.kept), ctx.saved_tensors
+            several, saved = len(signature.kept) + signature.held, ctx.saved_tensors
             cotangents = [
                 torch.zeros(shape, dtype=dtype, device=device) if x is None else x
                 for x, (shape, dtype, device) in zip(given, ctx.shapes, strict=False)
@@ -141,18 +186,45 @@ def define(signature: Signature, *, cuda: Pair, cpu: Pair, shapes: Function) -> 
             found = backward(*cotangents, *saved[:several], *inputs)
             return (None, *found, *(None for _ in signature.options))
 
+    _record(operator, Node)
+    _record(backward, _last(backward, f"dsf::{name} has no second derivative"))
+    if signature.held:
+        words = f"dsf::{name}_kept has no gradient: it serves that of dsf::{name}"
+        _record(keeping, _last(keeping, words))
+    return operator
+
+
+def _last(operator: Any, words: str) -> Any:
+    """A node of autograd that gives no gradients and says so."""
+
     class Last(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, keys: Any, *given: Any) -> tuple[Tensor, ...]:
-            return _below_autograd(backward, keys, given)
+            return _below_autograd(operator, keys, given)
 
         @staticmethod
         def backward(ctx: Any, *given: Tensor) -> Any:
-            raise NotImplementedError(f"dsf::{name} has no second derivative")
+            raise NotImplementedError(words)
 
-    _record(operator, Node)
-    _record(backward, Last)
-    return operator
+    return Last
+
+
+def _holding(signature: Signature, pair: Pair) -> tuple[Function, Function]:
+    """The pair's `keeping` and its backward, where it has none one that holds nothing and one that takes nothing."""
+    if not signature.held or pair.keeping is not None:
+        return pair.keeping or pair.forward, pair.backward
+
+    def keeping(*inputs: Any) -> tuple[Tensor, ...]:
+        return (*pair.forward(*inputs), *_nothing(signature, inputs[0]))
+
+    def backward(*given: Any) -> tuple[Tensor, ...]:
+        return pair.backward(*signature.without_held(given))
+
+    return keeping, backward
+
+
+def _nothing(signature: Signature, like: Tensor) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(0) for _ in range(signature.held))
 
 
 def _record(operator: Any, node: Any) -> None:
@@ -230,7 +302,7 @@ def by_autograd(signature: Signature, run: Function) -> Pair:
     def backward(*given: Any) -> tuple[Tensor, ...]:
         cotangents, inputs = signature.split(given)
         count = len(signature.tensors)
-        with _above_autograd(), torch.enable_grad():
+        with above_autograd(), torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in inputs[:count]]
             outputs = run(*leaves, *inputs[count:])
             found = torch.autograd.grad(
@@ -242,7 +314,7 @@ def by_autograd(signature: Signature, run: Function) -> Pair:
     return Pair(forward, backward)
 
 
-def _above_autograd() -> Any:
+def above_autograd() -> Any:
     """Where autograd records again: inside an operator it does not, since gradients are the operator's own."""
     keys = torch._C
     exclude = keys._dispatch_tls_local_exclude_set()

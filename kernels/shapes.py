@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
+from dsf.forms.workspace import fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +106,20 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def room(shape: tuple[Any, ...], like: Tensor) -> Tensor:
+    """Memory with any content, of a shape that may be of symbols, in the type of `like`."""
+    return fresh(shape, like) if type(like) is Tensor else like.new_empty(shape)
+
+
 def plain(x: Tensor) -> Tensor:
     """x as its numbers lie in memory: contiguous, no conjugate or negative left to be taken when it is read."""
     return x.resolve_conj().resolve_neg().contiguous()
 
 
 def repeated(x: Tensor, heads: int) -> Tensor:
-    """Every head of x (B, T, h, ·) as often as it is read, (B, T, H, ·)."""
+    """Every head of x (B, T, h, ·) as often as it is read, (B, T, H, ·); x itself where none is shared."""
+    if x.shape[2] == heads:
+        return x
     return x.repeat_interleave(heads // x.shape[2], dim=2)
 
 

@@ -14,7 +14,7 @@ from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
 from dsf.forms.lowering import lower
-from dsf.kernels import delta_rule, dplr_rule
+from dsf.kernels import chunked, delta_rule, dplr_rule
 from dsf.kernels.delta.contract import KERNEL, tile_for
 from dsf.kernels.delta.form import Delta, quantities
 from dsf.mixers import deltanet, rwkv7
@@ -207,9 +207,37 @@ def operands(together: bool = False) -> tuple[object, ...]:
 def test_the_operator_is_what_torch_asks_for(together: bool) -> None:
     given = operands(together)
     torch.library.opcheck(torch.ops.dsf.delta_rule.default, given)
-    with torch.no_grad():
-        y, final = torch.ops.dsf.delta_rule(*given)
-        torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, (y, final, *given))
+    given = [x.detach() if isinstance(x, Tensor) else x for x in given]
+    torch.library.opcheck(torch.ops.dsf.delta_rule_kept.default, given)
+    back = (*torch.ops.dsf.delta_rule_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.delta_rule_backward.default, back)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("starts", [None, (0, 40, 40, 70)])
+def test_pieces_follow_one_another(together: bool, starts, monkeypatch) -> None:
+    monkeypatch.setattr(chunked, "_NUMBERS", 1)
+    q, b, k = normal(1, 70, 2, K), unit(1, 140, 1, K), unit(1, 140, 1, K, seed=1)
+    v, beta, g = normal(1, 140, 2, V), torch.sigmoid(normal(1, 140, H)), -normal(1, 70, H, K).abs()
+    first = normal(1 if starts is None else 3, H, K, V)
+    at = None if starts is None else torch.tensor(starts)
+    leaves = [x.requires_grad_() for x in (q, 0.5 * k, 0.5 * b, v, beta, g, first)]
+
+    def run(*each: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ops.dsf.delta_rule(*each, 0.5, together, at)
+
+    assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
+    if starts is None:  # the pieces of two runs, one from the state of the other, are those of one
+        *given, state = (x.detach() for x in leaves)
+        y, final = run(*given, state)
+        outputs = []
+        for steps in (slice(0, 32), slice(32, 70)):
+            rows = slice(2 * steps.start, 2 * steps.stop)
+            ats = (steps, rows, rows, rows, rows, steps)
+            cut = [x[:, at] for x, at in zip(given, ats, strict=True)]
+            output, state = torch.ops.dsf.delta_rule(*cut, state, 0.5, together, None)
+            outputs.append(output)
+        assert torch.equal(torch.cat(outputs, 1), y) and torch.equal(state, final)
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:

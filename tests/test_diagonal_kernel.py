@@ -113,10 +113,10 @@ def test_operators_are_what_torch_asks_for() -> None:
     for given, before in ((bonus, True), (state.detach().new_empty(0), False)):
         inputs = (q, k, v, g, state, given, 0.5, before, None)
         torch.library.opcheck(torch.ops.dsf.diagonal_decay.default, inputs)
-        with torch.no_grad():
-            outputs, final = diagonal_decay(q, k, v, g, state, bonus=given if before else None)
-            back = (outputs, final, *inputs)
-            torch.library.opcheck(torch.ops.dsf.diagonal_decay_backward.default, back)
+        inputs = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
+        torch.library.opcheck(torch.ops.dsf.diagonal_decay_kept.default, inputs)
+        back = (*torch.ops.dsf.diagonal_decay_kept(*inputs), *inputs)
+        torch.library.opcheck(torch.ops.dsf.diagonal_decay_backward.default, back)
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:

@@ -14,7 +14,7 @@ import dsf
 from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
-from dsf.kernels import gated_scan, scalar_decay
+from dsf.kernels import chunked, diagonal_decay, gated_scan, scalar_decay
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.limits import LIMITS, nearest
 from dsf.kernels.report import cells, kernels
@@ -91,10 +91,46 @@ def test_gradients_where_a_decay_is_zero() -> None:
 def test_operators_are_what_torch_asks_for() -> None:
     q, k, v, g, state = (x.requires_grad_() for x in drawn(2, 2, 2, 1, length=4))
     torch.library.opcheck(torch.ops.dsf.scalar_decay.default, (q, k, v, g, state, 0.5, None))
-    with torch.no_grad():
-        outputs, final = scalar_decay(q, k, v, g, state)
-        given = (outputs, final, q, k, v, g, state, 0.5, None)
-        torch.library.opcheck(torch.ops.dsf.scalar_decay_backward.default, given)
+    given = (*(x.detach() for x in (q, k, v, g, state)), 0.5, None)
+    torch.library.opcheck(torch.ops.dsf.scalar_decay_kept.default, given)
+    back = (*torch.ops.dsf.scalar_decay_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.scalar_decay_backward.default, back)
+
+
+@pytest.mark.parametrize("per_key", [False, True])
+@pytest.mark.parametrize("bad", [None, torch.inf, torch.nan])
+def test_gradients_across_pieces_are_those_of_the_recurrence(
+    per_key: bool, bad: float | None, monkeypatch
+) -> None:
+    """Also before a bad token, in its own piece and in earlier ones."""
+    monkeypatch.setattr(chunked, "_NUMBERS", 1)
+    q, k, v, g, state = drawn(2, 2, 2, 2, length=150)
+    g = g[..., None] * torch.linspace(0, 1, 3, dtype=g.dtype) if per_key else g
+    if bad is not None:
+        v[:, 100] = bad
+    leaves = [x.requires_grad_() for x in (g, k, q, v, state)]
+    early = [x[:, :100].detach().requires_grad_() for x in leaves[:4]]
+    early.append(state.detach().requires_grad_())
+    kind, operator = (Diagonal, diagonal_decay) if per_key else (Scalar, scalar_decay)
+    system = System(kind.from_log(early[0]), OuterCoupling(early[1]), OuterCoupling(early[2]))
+    tokens, first = early[3], State(early[4])
+    outputs = dsf.run(system, tokens, first, form="recurrent")[0]
+    up = torch.randn_like(outputs)
+    expected = torch.autograd.grad(outputs, early, up)
+    found = torch.autograd.grad(operator(q, k, v, g, state)[0][:, :100], leaves, up)
+    cotangents = (up, torch.zeros_like(state))
+    limits = error_bound(system, tokens, first, form="chunkwise", cotangents=cotangents)
+    pairs = zip(found[:4], expected, limits.gradients, "gkqv", strict=False)
+    for one, other, bound, name in pairs:
+        require_within(one[:, :100], other, 2 * bound, f"gradient of {name}")
+    require_within(found[4], expected[4], 2 * limits.gradients[4], "gradient of the state")
+
+
+def test_an_operator_that_keeps_has_no_gradient_of_its_own() -> None:
+    leaves = [x.requires_grad_() for x in drawn(2, 2, 2, 1, length=4)]
+    outputs = torch.ops.dsf.scalar_decay_kept(*leaves, 0.5, None)[0]
+    with pytest.raises(NotImplementedError, match="it serves that of dsf::scalar_decay"):
+        outputs.sum().backward()
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
@@ -105,6 +141,8 @@ def test_shapes_are_known_on_a_device_that_is_not_there() -> None:
         outputs, final = torch.ops.dsf.scalar_decay(q, k, v, g, state, 1.0, None)
         assert outputs.shape == (2, 9, 4, 2) and final.shape == state.shape
         assert outputs.device.type == final.device.type == "cuda"
+        held = torch.ops.dsf.scalar_decay_kept(q, k, v, g, state, 1.0, None)[2:]
+        assert [x.numel() for x in held] == [0]  # the programs make states anew
 
 
 COMPILED = """

@@ -230,7 +230,7 @@ def test_gradient_law_notices_a_gate_that_sees_its_own_step(transition, monkeypa
     monkeypatch.setattr(
         gated_scan,
         "gates_vjp",
-        lambda core, a, h, after, space: back(core, a, h.roll(-1, 1), after, space),
+        lambda core, a, h, after: back(core, a, h.roll(-1, 1), after),
     )
     caught(lambda: laws.gradients_agree(Scan(segment=16), system, tokens, state, torch.float64))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 import dsf
 from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.errors import InvalidInput
+from dsf.forms import scan
 from dsf.forms.bounds import error_bound
 from dsf.kernels import elementwise_scan, selective_scan
 from dsf.mixers import s6
@@ -64,6 +65,31 @@ def test_gradients_by_differences(groups: int) -> None:
     assert torch.autograd.gradcheck(packed, (*one, states), fast_mode=True)
 
 
+@pytest.mark.parametrize("starts", [None, (0, 50, 50, 90)])
+def test_pieces_follow_one_another(starts, monkeypatch) -> None:
+    monkeypatch.setattr(scan, "_STATES_AT_ONCE", 1)  # pieces of 32 steps
+    leaves = drawn(90, 2)
+    if starts is not None:
+        leaves = [x if i == 2 else x[:1] for i, x in enumerate(leaves[:5])]
+        leaves.append(torch.randn(3, 4, 3, dtype=torch.float64))
+    at, skip = None if starts is None else torch.tensor(starts), torch.linspace(-1, 1, 4).double()
+    y, final = selective_scan(*leaves, skip=skip, starts=at)
+    if starts is None:  # the pieces of two runs, one from the state of the other, are those of one
+        x, delta, A, b, c, state = leaves
+        outputs = []
+        for steps in (slice(0, 64), slice(64, 90)):
+            cut = (x[:, steps], delta[:, steps], A, b[:, steps], c[:, steps])
+            output, state = selective_scan(*cut, state, skip=skip)
+            outputs.append(output)
+        assert torch.equal(torch.cat(outputs, 1), y) and torch.equal(state, final)
+
+    def run(skip: Tensor, *each: Tensor) -> tuple[Tensor, Tensor]:
+        return selective_scan(*each, skip=skip, starts=at)
+
+    given = [x.requires_grad_() for x in (skip, *leaves)]
+    assert torch.autograd.gradcheck(run, given, fast_mode=True)
+
+
 def test_packed_sequences_are_each_alone() -> None:
     x, delta, A, b, c, _ = drawn(300)
     states = torch.randn(3, 4, 3, dtype=torch.float64)
@@ -83,10 +109,10 @@ def test_operators_are_what_torch_asks_for() -> None:
     skip = torch.ones(4, dtype=torch.float64)
     leaves = [x.requires_grad_() for x in (*drawn(19), skip)]
     torch.library.opcheck(torch.ops.dsf.selective_scan.default, (*leaves, None))
-    with torch.no_grad():
-        y, final, kept = torch.ops.dsf.selective_scan(*leaves, None)
-    given = (y, final, kept, *(x.detach() for x in leaves), None)
-    torch.library.opcheck(torch.ops.dsf.selective_scan_backward.default, given)
+    given = (*(x.detach() for x in leaves), None)
+    torch.library.opcheck(torch.ops.dsf.selective_scan_kept.default, given)
+    back = (*torch.ops.dsf.selective_scan_kept(*given), *given)
+    torch.library.opcheck(torch.ops.dsf.selective_scan_backward.default, back)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,21 +21,19 @@ def accumulate(gates: Tensor, states: Tensor, backward: bool = False) -> None:
     numbers = states[:, 0].numel()
     width = max(1, round(length**0.5))
     if numbers >= LARGE or width < 4:
-        _one_by_one(gates, states, backward)
+        one_by_one(gates.unbind(1), states.unbind(1), backward)
         return
     whole = length // width * width  # the rest, fewer than `width` steps, one by one
     edge = slice(None, whole) if not backward else slice(length - whole, None)
     blocks = states[:, edge].unflatten(1, (-1, width))
     inner = gates[:, : whole - 1] if not backward else gates[:, length - whole :]
     _in_blocks(inner, blocks, backward)
-    if backward:
-        _one_by_one(gates[:, : length - whole], states[:, : length - whole + 1], backward)
-    else:
-        _one_by_one(gates[:, whole - 1 :], states[:, whole - 1 :], backward)
+    rest = slice(None, length - whole + 1) if backward else slice(whole - 1, None)
+    one_by_one(gates[:, rest].unbind(1), states[:, rest].unbind(1), backward)
 
 
-def _one_by_one(gates: Tensor, states: Tensor, backward: bool) -> None:
-    steps, factors = states.unbind(1), gates.unbind(1)
+def one_by_one(factors: Sequence[Tensor], steps: Sequence[Tensor], backward: bool) -> None:
+    """The same with a call for every step, on steps (B, …) that are already apart."""
     if backward:
         for i in range(len(steps) - 1, 0, -1):
             steps[i - 1].addcmul_(factors[i - 1], steps[i])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling, ScaledCoupling
-from dsf.structure import Discretised
+from dsf.structure import Discretised, Identity
 from dsf.structure.base import matmul
 from dsf.structure.gates import Gate
 
@@ -18,8 +18,10 @@ _FEW = 8  # sums of fewer terms than this are no matrix products
 
 
 def fill_gates(core: Core, space: Workspace) -> Tensor:
-    """a (B, T, H, K or 1, V or 1), in a buffer where it is an exponential."""
+    """a (B, T, H, K or 1, V or 1), in a buffer where it is an exponential; one for a memory that only adds."""
     gate = core.transition
+    if isinstance(gate, Identity):
+        return core.memory.new_ones(()).expand(1, core.length, 1, 1, 1)
     assert isinstance(gate, Gate)
     if isinstance(gate, Discretised):
         step, rate = map(_in_rows, gate.leaves)
@@ -27,12 +29,16 @@ def fill_gates(core: Core, space: Workspace) -> Tensor:
         decay = space("gates", shape, rate if rate.is_complex() else step)
         torch.mul(step, rate, out=decay).exp_()
     elif gate.log is not None:
-        decay = torch.exp(gate.log, out=space("gates", gate.log.shape, gate.log))
+        log = _with_all_axes(gate.log)
+        decay = torch.exp(log, out=space("gates", log.shape, log))
     else:
         assert gate.value is not None
-        decay = gate.value
-    decay = over_time(decay, core.length)
-    return decay.reshape(*decay.shape, *(1,) * (5 - decay.ndim))
+        decay = _with_all_axes(gate.value)
+    return over_time(decay, core.length)
+
+
+def _with_all_axes(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape, *(1,) * (5 - x.ndim))
 
 
 def _in_rows(x: Tensor) -> Tensor:
@@ -70,31 +76,29 @@ def _outer(coupling: Coupling, values: Tensor, onto: Tensor, conj: bool) -> Tens
     return torch.mul(left.expand(onto.shape), right, out=onto)
 
 
-def gates_vjp(
-    core: Core, gates: Tensor, states: Tensor, after: Tensor, space: Workspace
-) -> list[Tensor | None]:
-    """Gradients of the leaves of the transition from λ (`after`): λ_i h*_{i-1}, and through the exponential."""
+def gates_vjp(core: Core, gates: Tensor, states: Tensor, after: Tensor) -> list[Tensor | None]:
+    """Gradients of the leaves of the transition from λ (`after`): λ_i h*_{i-1}, and through the exponential.
+
+    Nothing is left of what was in `after` and, where the gates are held in factors, in `states`.
+    """
     gate = core.transition
-    assert isinstance(gate, Gate)
     if not any(leaf.requires_grad for leaf in gate.leaves):
         return [None] * len(gate.leaves)
-    through = space("through", after.shape, after)
-    torch.mul(after[:, 1:], states[:, :-1].conj(), out=through[:, 1:])
-    torch.mul(after[:, :1], core.memory[:, None].conj(), out=through[:, :1])
+    assert isinstance(gate, Gate)
+    after[:, 1:].mul_(states[:, :-1].conj())
+    after[:, 0].mul_(core.memory.conj())
     if not isinstance(gate, Discretised):
         (leaf,) = gate.leaves
-        like = leaf.reshape(*leaf.shape, *(1,) * (5 - leaf.ndim))
-        found = _summed(through, gates)
+        found = _summed(after, gates)
         if gate.log is not None:
             found = found * gates.conj()
-        return [_as(_summed(found, like), leaf).reshape(leaf.shape)]
-    through.mul_(gates.conj())
-    product = space("product", through.shape, through)
+        return [_as(_summed(found, _with_all_axes(leaf)), leaf).reshape(leaf.shape)]
+    after.mul_(gates.conj())
     found = []
     for own, other in ((gate.step, gate.rate), (gate.rate, gate.step)):
         if own.requires_grad:
-            torch.mul(through, _in_rows(other).conj(), out=product)
-            found.append(_as(_summed(product, own), own))
+            torch.mul(after, _in_rows(other).conj(), out=states)
+            found.append(_as(_summed(states, own), own))
         else:
             found.append(None)
     return found

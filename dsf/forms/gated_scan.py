@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .accumulate import LARGE, accumulate
+from .accumulate import LARGE, accumulate, one_by_one
 from .core import Core
 from .filling import (
     fill_from_read,
@@ -44,15 +44,12 @@ class GatedScan(Step):
         after = fill_from_read(core, of_outputs, states, space)
         after[:, -1] += of_memory
         later = gates.conj().to(states.dtype)
-        accumulate(later[:, 1:], after, backward=True)
+        _follow("after", later, after, space, backward=True)
+        of_memory = after[:, 0] * later[:, 0]
         *of_write, of_tokens = write_vjp(core, after)
-        return [
-            after[:, 0] * later[:, 0],
-            *gates_vjp(core, gates, states, after, space),
-            *of_write,
-            *read_vjp(core, of_outputs, states),
-            of_tokens,
-        ]
+        of_read = read_vjp(core, of_outputs, states)
+        of_gates = gates_vjp(core, gates, states, after)
+        return [of_memory, *of_gates, *of_write, *of_read, of_tokens]
 
 
 def operations(length: int, numbers: int) -> float:
@@ -65,6 +62,17 @@ def operations(length: int, numbers: int) -> float:
 def _states(core: Core, gates: Tensor, space: Workspace) -> Tensor:
     """All states (B, T, H, K, V), in the place of what entered them."""
     states, kind = fill_increments(core, space), core.memory.dtype
-    states[:, 0].addcmul_(gates[:, 0].to(kind), core.memory)
-    accumulate(gates[:, 1:].to(kind), states)
+    own = gates.to(kind)
+    states[:, 0].addcmul_(own[:, 0], core.memory)
+    _follow("states", own, states, space)
     return states
+
+
+def _follow(
+    name: str, gates: Tensor, states: Tensor, space: Workspace, backward: bool = False
+) -> None:
+    """Every step of the buffer `name` after the one before it, or before the one after it."""
+    if states[:, 0].numel() < LARGE:
+        accumulate(gates[:, 1:], states, backward)
+        return
+    one_by_one(space.steps("gates", gates)[1:], space.steps(name, states), backward)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsf.errors import Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, compose
+from dsf.structure import DPLR, Dense, Identity, compose
 from dsf.structure.base import Structure
 from dsf.structure.gates import Gate
 from dsf.system import System
@@ -48,22 +48,22 @@ class Scan(Form):
         return True
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        step = GatedScan() if isinstance(core.transition, Gate) else ByAutograd(_prefix)
+        gated = isinstance(core.transition, Gate | Identity)
+        step = GatedScan() if gated else ByAutograd(_prefix)
         return in_segments(step, core, self.steps_at_once(core))
 
     def steps_at_once(self, core: Core) -> int:
         """The segment length: as given, or what keeps the states of a segment near a fixed size."""
         if self.segment is not None:
             return max(1, self.segment)
-        numbers = max(1, core.sequences * core.key_size * core.value_size)
-        return max(32, _STATES_AT_ONCE // numbers)
+        return int(at_once(core.sequences * core.key_size * core.value_size))
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         depth = max(1, sizes.length).bit_length()
         return Roundings(step=4 + inner_terms(system), path=4 + 2 * system.key_size + 4 * depth)
 
     def operations(self, system: System, sizes: Sizes) -> float:
-        if isinstance(system.transition, Gate):
+        if isinstance(system.transition, Gate | Identity):
             numbers = sizes.sequences * system.key_size * sizes.values
             return (2 if system.is_complex else 1) * operations(sizes.length, numbers)
         cost = system.transition.cost(system.key_size, sizes.values)
@@ -71,6 +71,11 @@ class Scan(Form):
         states = system.key_size * sizes.values
         per_step = 24 * (cost.multiply_adds + product + 2 * states)  # many passes over all states
         return sizes.length * sizes.sequences * per_step + (sizes.length / 256 + 1) * 200_000
+
+
+def at_once(numbers: int | torch.SymInt) -> int | torch.SymInt:
+    """How many steps one segment has where the states of a step are so many numbers."""
+    return max(32, _STATES_AT_ONCE // max(1, numbers))
 
 
 def _prefix(core: Core) -> tuple[Tensor, Tensor]:

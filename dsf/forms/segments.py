@@ -91,13 +91,18 @@ def in_segments(step: Step, core: Core, segment: int) -> tuple[Tensor, Tensor]:
 def walk(
     step: Step, core: Core, segment: int, keeps: bool
 ) -> tuple[Tensor, list[Tensor], list[Kept]]:
-    """Outputs, the memory at the start of each piece and at the end, and what each piece kept."""
+    """Outputs, the memory at the start of each piece and at the end, and what each piece kept.
+
+    Where nothing is kept, the memory at the end alone.
+    """
     outputs, memories, kept = Joined(core.length), [core.memory], []
     space = Workspace(keeps, pieces=-(-core.length // segment))
     for start in range(0, core.length, segment):
         piece = core.window(start, min(start + segment, core.length), memories[-1])
         output, memory, own = step(piece, space)
         outputs.put(start, output)
+        if not keeps:
+            memories.clear()
         memories.append(memory)
         kept.append(own)
     assert outputs.whole is not None

@@ -33,18 +33,27 @@ class Workspace:
         self._pieces = pieces
         self._kept: dict[str, Iterator[Tensor]] = {}
         self._held: dict[str, Tensor] = {}
+        self._views: dict[str, Tensor] = {}
+        self._steps: dict[str, tuple[Tensor, tuple[Tensor, ...]]] = {}
         self._made: dict[Hashable, Any] = {}
 
     def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The buffer `name` in this shape, with the type of `like` and any content."""
+        kind, view = (like.dtype, like.device), self._views.get(name)
+        if view is not None and view.shape == tuple(shape) and (view.dtype, view.device) == kind:
+            return view
         numbers, held = math.prod(shape), self._held.get(name)
-        if (
-            held is None
-            or held.numel() < numbers
-            or (held.dtype, held.device) != (like.dtype, like.device)
-        ):
+        if held is None or held.numel() < numbers or (held.dtype, held.device) != kind:
             held = self._held[name] = like.new_empty(numbers)
-        return held[:numbers].view(*shape)
+        view = self._views[name] = held[:numbers].view(*shape)
+        return view
+
+    def steps(self, name: str, x: Tensor) -> tuple[Tensor, ...]:
+        """Every time step of x (B, T, …), cut only once where x is the same buffer again."""
+        held = self._steps.get(name)
+        if held is None or held[0] is not x:
+            held = self._steps[name] = x, x.unbind(1)
+        return held[1]
 
     def keep(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """Memory of its own for one piece, out of one block for all pieces, the first of which is the largest."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
+from dsf.kernels.library import Pair, Signature, define, require_runnable
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import diagonal as chunks
-from .reference import run
+from . import reference
 
 
 def diagonal_decay(
@@ -65,7 +65,21 @@ def _quantities(q, k, v, g, state, bonus, scale, before, starts):
 
 
 def _run(q, k, v, g, state, bonus, scale, before, starts):
-    return run(q, k, v, g, state, scale, starts, bonus if before else None)
+    return reference.run(q, k, v, g, state, scale, starts, bonus if before else None)
+
+
+def _keep(q, k, v, g, state, bonus, scale, before, starts):
+    return reference.keeping(q, k, v, g, state, scale, starts, bonus if before else None)
+
+
+def _back(do, dfinal, states, q, k, v, g, state, bonus, scale, before, starts):
+    given = (q, k, v, g, state, scale, starts, bonus if before else None)
+    found = reference.back(do, dfinal, (states,), *given)
+    return found if before else (*found, torch.zeros_like(bonus))
+
+
+def _held(q, k, v, g, state, bonus, scale, before, starts):
+    return reference.room(q, g, state, starts)
 
 
 def _forward(*inputs):
@@ -82,11 +96,15 @@ def _shapes(q, k, v, g, state, bonus, scale, before, starts):
     return v.new_empty(*v.shape[:2], g.shape[2], v.shape[3]), torch.empty_like(state)
 
 
-_signature = Signature(
-    "diagonal_decay",
-    ("q", "k", "v", "g", "state", "bonus"),
-    ("float scale", "bool before", "Tensor? starts"),
-)
 _operator = define(
-    _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, _run), shapes=_shapes
+    Signature(
+        "diagonal_decay",
+        ("q", "k", "v", "g", "state", "bonus"),
+        ("float scale", "bool before", "Tensor? starts"),
+        held=1,
+    ),
+    cuda=Pair(_forward, _backward),
+    cpu=Pair(_run, _back, _keep),
+    shapes=_shapes,
+    held=_held,
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
+from dsf.kernels.library import Pair, Signature, define, require_runnable
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
+from . import reference
 from . import scalar as chunks
-from .reference import run
 
 
 def scalar_decay(
@@ -61,9 +61,20 @@ def _shapes(q, k, v, g, state, scale, starts):
     return v.new_empty(*v.shape[:2], g.shape[2], v.shape[3]), torch.empty_like(state)
 
 
-_signature = Signature(
-    "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts")
-)
+def _back(do, dfinal, states, *inputs):
+    return reference.back(do, dfinal, (states,), *inputs)
+
+
+def _held(q, k, v, g, state, scale, starts):
+    return reference.room(q, g, state, starts)
+
+
 _operator = define(
-    _signature, cuda=Pair(_forward, _backward), cpu=by_autograd(_signature, run), shapes=_shapes
+    Signature(
+        "scalar_decay", ("q", "k", "v", "g", "state"), ("float scale", "Tensor? starts"), held=1
+    ),
+    cuda=Pair(_forward, _backward),
+    cpu=Pair(reference.run, _back, reference.keeping),
+    shapes=_shapes,
+    held=_held,
 )

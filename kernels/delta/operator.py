@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput
-from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
+from dsf.kernels.library import Pair, Signature, define, require_runnable
 from dsf.kernels.shapes import Packing, repeated
 
 from . import chunks, reference
@@ -146,14 +146,19 @@ def _shapes(q, k, b, v, beta, g, state, scale, together, starts):
     return v.new_empty(*q.shape[:2], beta.shape[2], v.shape[3]), torch.empty_like(state)
 
 
-_SIGNATURE = Signature(
-    "delta_rule",
-    ("q", "k", "b", "v", "beta", "g", "state"),
-    ("float scale", "bool together", "Tensor? starts"),
-)
+def _held(q, k, b, v, beta, g, state, scale, together, starts):
+    return reference.room(q, k, state, together, starts)
+
+
 _operator = define(
-    _SIGNATURE,
+    Signature(
+        "delta_rule",
+        ("q", "k", "b", "v", "beta", "g", "state"),
+        ("float scale", "bool together", "Tensor? starts"),
+        held=3,
+    ),
     cuda=Pair(_forward, _backward),
-    cpu=by_autograd(_SIGNATURE, reference.run),
+    cpu=Pair(reference.run, reference.back, reference.keeping),
     shapes=_shapes,
+    held=_held,
 )

@@ -50,11 +50,14 @@ def selective_scan(
     wide = accumulator(x)
     skip = state.new_zeros(x.shape[2]) if skip is None else selective.checked_skip(skip, x)
     A, state, skip = (each.to(wide) for each in (A, state, skip))
-    y, final, _ = _operator(x, delta, A, b, c, state, skip, packing.starts)
-    return y, final
+    return _operator(x, delta, A, b, c, state, skip, packing.starts)
 
 
 def _forward(*inputs):
+    return selective.forward(selective.Quantities.of(*inputs))[:2]
+
+
+def _keep(*inputs):
     return selective.forward(selective.Quantities.of(*inputs))
 
 
@@ -63,7 +66,13 @@ def _backward(dy, dfinal, kept, *inputs):
 
 
 def _shapes(x, delta, A, b, c, state, skip, starts):
-    return torch.empty_like(x), torch.empty_like(state), selective.room(x, state)
+    return torch.empty_like(x), torch.empty_like(state)
+
+
+def _held(x, delta, A, b, c, state, skip, starts):
+    if x.is_cuda:
+        return (selective.room(x, state),)
+    return (reference.room(x, b, state, starts),)
 
 
 _operator = define(
@@ -71,10 +80,10 @@ _operator = define(
         "selective_scan",
         ("x", "delta", "A", "b", "c", "state", "skip"),
         ("Tensor? starts",),
-        hidden=1,
-        kept=(2,),
+        held=1,
     ),
-    cuda=Pair(_forward, _backward),
-    cpu=Pair(reference.forward, reference.backward),
+    cuda=Pair(_forward, _backward, _keep),
+    cpu=Pair(reference.run, reference.backward, reference.keeping),
     shapes=_shapes,
+    held=_held,
 )

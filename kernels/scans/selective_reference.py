@@ -2,35 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling, ScaledCoupling
+from dsf.forms.chunk_layout import InChunks
 from dsf.forms.core import Core
 from dsf.forms.gated_scan import GatedScan
-from dsf.forms.scan import Scan
-from dsf.forms.segments import walk, walk_back
-from dsf.kernels.shapes import windows
+from dsf.forms.scan import at_once
+from dsf.forms.segments import Kept, Step
+from dsf.forms.workspace import Workspace, fresh
+from dsf.kernels import pieces, shapes
+from dsf.kernels.pieces import Piece, Pieces
 from dsf.structure import Discretised
 
-from .selective import STEPS, room
+
+@dataclass(eq=False)
+class Selective(Pieces):
+    """The operator's tensors, A as rates; its outputs `y`, or their cotangent; the states kept before pieces.
+
+    Groups are heads of N keys, each with its channels as values. The way back fills `found`, gradients of x, Δ, b, c,
+    the rates and D.
+    """
+
+    x: Tensor
+    delta: Tensor
+    b: Tensor
+    c: Tensor
+    rates: Tensor
+    skip: Tensor
+    y: Tensor
+    kept: Tensor | None = None
+    found: tuple[Tensor, ...] = ()
+
+    @property
+    def length(self) -> int:
+        return self.x.shape[1]
+
+    def plan(self, length: int) -> tuple[Step, int]:
+        return GatedScan(), int(at_once(self.x.shape[0] * self.rates.numel()))
+
+    def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
+        u, step = (self._of(y, piece).to(memory.dtype) for y in (self.x, self.delta))
+        write, read = (y[:, piece.at].to(memory.dtype) for y in (self.b, self.c))
+        rate = self.rates.expand(len(u), 1, *self.rates.shape)
+        transition = Discretised(step[..., None, :], rate)
+        return Core(transition, ScaledCoupling(write, step), OuterCoupling(read), u, memory)
+
+    def put(self, piece: Piece, core: Core, outputs: Tensor | InChunks, space: Workspace) -> None:
+        self._of(self.y, piece).copy_(_own(outputs).addcmul_(self.skip, core.tokens))
+
+    def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
+        assert self.kept is not None
+        self.kept[self._place(piece)] = memory
+
+    def recall(self, piece: Piece) -> tuple[Tensor, Kept]:
+        assert self.kept is not None
+        return self.kept[self._place(piece)], ()
+
+    def above(self, piece: Piece, core: Core, space: Workspace) -> Tensor:
+        return self._of(self.y, piece).to(core.memory.dtype)
+
+    def put_back(
+        self,
+        piece: Piece,
+        core: Core,
+        of_memory: Tensor,
+        found: Sequence[Tensor | InChunks | None],
+        space: Workspace,
+    ) -> Tensor:
+        of_step, of_rate, of_write, of_gain, of_read, of_x = map(_own, found)
+        dx, ddelta, db, dc, drates, dskip = self.found
+        above = self.above(piece, core, space)
+        self._of(dx, piece).copy_(of_x.addcmul_(self.skip, above))
+        self._of(ddelta, piece).copy_(of_gain.add_(of_step[..., 0, :]))
+        db[:, piece.at], dc[:, piece.at] = of_write, of_read
+        drates += of_rate.sum((0, 1))
+        dskip += (above * core.tokens).sum((0, 1))
+        return of_memory
+
+    def _of(self, x: Tensor, piece: Piece) -> Tensor:
+        """A piece of tokens (B, T, D) by groups of channels."""
+        return x[:, piece.at].unflatten(2, (self.b.shape[2], -1))
+
+    def _place(self, piece: Piece) -> int:
+        steps = self.plan(0)[1]
+        return piece.start // steps + piece.sequence + (piece.at.start - piece.start) // steps
 
 
-def _core(
-    x: Tensor, delta: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor, steps: slice
-) -> Core:
-    """Groups as heads of N keys, each with its channels as values; some steps of the given tensors."""
-    batch, groups, wide = len(state), b.shape[2], state.dtype
-    u, step = (y[:, steps].unflatten(2, (groups, -1)).to(wide) for y in (x, delta))
-    write, read = (y[:, steps].to(wide) for y in (b, c))
-    rate = A.unflatten(0, (groups, -1)).mT[None, None].expand(batch, -1, -1, -1, -1)
-    return Core(
-        Discretised(step[..., None, :], rate),
-        ScaledCoupling(write, step),
-        OuterCoupling(read),
-        u,
-        _by_groups(state, groups),
-    )
+def _own(x: Tensor | InChunks | None) -> Tensor:
+    assert isinstance(x, Tensor)
+    return x
 
 
 def _by_groups(state: Tensor, groups: int) -> Tensor:
@@ -39,15 +105,40 @@ def _by_groups(state: Tensor, groups: int) -> Tensor:
 
 
 def _by_channels(memory: Tensor) -> Tensor:
-    return memory.mT.flatten(1, 2)
+    return memory.mT.flatten(1, 2).contiguous()
 
 
-def _segment(core: Core) -> int:
-    """Steps of a piece: whole tiles, since the states kept are those before tiles."""
-    return -(-Scan().steps_at_once(core) // STEPS) * STEPS
+def room(x: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> Tensor:
+    """Where the memories at the starts of pieces are kept.
+
+    The pieces of sequence n begin at the place ⌊first step / steps of a piece⌋ + n.
+    """
+    (batch, length), (channels, size), groups = x.shape[:2], state.shape[1:], b.shape[2]
+    steps: Any = at_once(batch * channels * size)
+    places = -(-length // steps) if starts is None else length // steps + len(state)
+    return shapes.room((places, batch, groups, size, channels // groups), state)
 
 
-def forward(
+def run(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+    skip: Tensor,
+    starts: Tensor | None,
+    kept: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, D) and the last states; what the way back needs goes to `kept`."""
+    y, groups = fresh(x.shape, x), b.shape[2]
+    rates, wide_skip = _by_groups(A[None], groups)[0], skip.unflatten(0, (groups, -1))
+    given = Selective(x, delta, b, c, rates, wide_skip, y, kept)
+    final = pieces.forward(given, _by_groups(state, groups), starts, keeps=kept is not None)
+    return y, _by_channels(final)
+
+
+def keeping(
     x: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -57,26 +148,11 @@ def forward(
     skip: Tensor,
     starts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, D), the last states, and room for those before tiles, filled where a piece starts."""
-    kept, y, final = room(x, state).zero_(), torch.zeros_like(x), state.clone()
-    for n, (steps, h) in enumerate(windows(state, x.shape[1], starts)):
-        core = _core(x, delta, A, b, c, h, steps)
-        if not core.length:
-            continue
-        segment = _segment(core)
-        outputs, memories, _ = walk(GatedScan(), core, segment, keeps=False)
-        y[:, steps] = (outputs.flatten(2) + skip * x[:, steps]).to(y.dtype)
-        final[n : n + len(h)] = _by_channels(memories[-1])
-        for piece, memory in enumerate(memories[:-1]):
-            for row, each in enumerate(_by_channels(memory)):
-                kept[_place(x, starts, n, row, steps) + piece * segment // STEPS] = each
-    return y, final, kept
-
-
-def _place(x: Tensor, starts: Tensor | None, sequence: int, row: int, steps: slice) -> int:
-    """Where the states before the tiles of a sequence are kept, as the Triton programs count."""
-    first = row * x.shape[1] if starts is None else steps.start
-    return first // STEPS + (row if starts is None else sequence)
+    """The same, and what the way back needs."""
+    kept = room(x, b, state, starts)
+    if starts is not None:
+        kept.zero_()  # places that no piece begins at
+    return (*run(x, delta, A, b, c, state, skip, starts, kept), kept)
 
 
 def backward(
@@ -93,34 +169,12 @@ def backward(
     starts: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, Δ, A, b, c, the initial states and D: Δ is a step and a gain, and A is shared."""
-    dx, ddelta, db, dc = (torch.zeros_like(each) for each in (x, delta, b, c))
-    dA, dstate, groups = torch.zeros_like(A), dfinal.clone(), b.shape[2]
-    dskip = (dy.to(skip.dtype) * x).sum((0, 1))
-    for n, (steps, first) in enumerate(windows(state, x.shape[1], starts)):
-        core = _core(x, delta, A, b, c, first, steps)
-        if not core.length:
-            continue
-        segment = _segment(core)
-        at = range(0, core.length, segment)
-        places = [_place(x, starts, n, row, steps) for row in range(len(first))]
-        memories = [
-            _by_groups(torch.stack([kept[p + start // STEPS] for p in places]), groups)
-            for start in at
-        ]
-        last = _by_groups(dfinal[n : n + len(first)], groups)
-        above = dy[:, steps].unflatten(2, (groups, -1)).to(state.dtype)
-        begun, found = walk_back(
-            GatedScan(),
-            core,
-            segment,
-            (memories, [() for _ in at]),
-            (above, last),
-            [True] * len(core.tensors),
-        )
-        of_step, of_rate, of_write, of_gain, of_read, of_x = (f for f in found if f is not None)
-        dx[:, steps] = (of_x.flatten(2) + skip * dy[:, steps]).to(x.dtype)
-        ddelta[:, steps] = (of_step[..., 0, :] + of_gain).flatten(2).to(delta.dtype)
-        db[:, steps], dc[:, steps] = of_write.to(b.dtype), of_read.to(c.dtype)
-        dA += of_rate.sum((0, 1)).mT.flatten(0, 1).to(A.dtype)
-        dstate[n : n + len(first)] = _by_channels(begun)
-    return dx, ddelta, dA, db, dc, dstate, dskip
+    groups = b.shape[2]
+    rates, wide_skip = _by_groups(A[None], groups)[0], skip.unflatten(0, (groups, -1))
+    dx, ddelta, db, dc = (fresh(y.shape, y) for y in (x, delta, b, c))
+    drates, dskip = torch.zeros_like(rates), torch.zeros_like(wide_skip)
+    found = (dx, ddelta, db, dc, drates, dskip)
+    given = Selective(x, delta, b, c, rates, wide_skip, dy, kept, found)
+    begun = pieces.backward(given, _by_groups(dfinal, groups), starts)
+    dA = _by_channels(drates[None])[0]
+    return dx, ddelta, dA, db, dc, _by_channels(begun), dskip.flatten()

@@ -31,7 +31,7 @@ from dsf import kernels
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
 from dsf.forms.lowering import lower
-from dsf.forms.scan import Scan
+from dsf.forms.scan import Scan, at_once
 
 LENGTH, ROUNDS = 8192, 5
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "backward-measurements.md"
@@ -91,7 +91,7 @@ def of_operator(name: str, length: int) -> Passes:
         x, delta = leaf(1, length, 512), 0.1 * leaf(1, length, 512).abs()
         rates = -torch.arange(1.0, 17).repeat(512, 1)
         given = [x, delta, rates, leaf(1, length, 1, 16), leaf(1, length, 1, 16)]
-        states = length // 16 * 512 * 16
+        states = length // int(at_once(512 * 16)) * 512 * 16
     else:
         given, states = [leaf(1, length, 512).sigmoid(), leaf(1, length, 512)], 0
     inputs = [x.requires_grad_() for x in given]
