@@ -12,44 +12,42 @@ import torch
 from torch import Tensor
 
 from dsf.forms.chunk_layout import InChunks
-from dsf.forms.containment import Contained
+from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.segments import Kept, Step
 from dsf.forms.workspace import Workspace
+from dsf.structure import Structure
 
 from . import shapes
 from .pieces import Piece, Pieces
-
-_NUMBERS = 1 << 19  # of the keys and values of one piece, so that it stays near the cache
 
 Held = tuple[Tensor, ...]
 
 
 @dataclass(eq=False)
 class Chunked(Pieces):
-    """Tokens of `rows` steps each, in chunks of `chunk` steps, each step with so many `numbers` of keys and values.
+    """Tokens of `rows` steps each, under transitions of a `kind`, each step with so many `numbers` of keys and values.
 
     `held` are what the steps of the form keep, each (places, sequences, numbers of a chunk).
     """
 
     batch: int
     length: int
-    chunk: int
+    kind: Structure
     rows: int
     numbers: int
     held: Held | None
 
     @abstractmethod
-    def step(self, chunk: int) -> Step:
-        """The step of the chunk form."""
-
-    @abstractmethod
     def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
         """Those of what it keeps of a chunk of a sequence."""
 
+    @property
+    def chunk(self) -> int:
+        """C, in steps."""
+        return Chunkwise().chunk_for(self.kind)
+
     def plan(self, length: int) -> tuple[Step, int]:
-        chunk = self._chunk(length)
-        at_once = _NUMBERS // max(1, self.rows * self.numbers * chunk)
-        return Contained(self.step(chunk)), chunk * max(1, at_once)
+        return Chunkwise().plan(self.kind, length * self.rows, self.rows * self.numbers)
 
     def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
         assert self.held is not None
@@ -69,7 +67,7 @@ class Chunked(Pieces):
         return memory, tuple(kept)
 
     def _chunk(self, length: int) -> int:
-        return min(self.chunk, 1 << max(0, length * self.rows - 1).bit_length())
+        return Chunkwise().chunk_of(self.kind, length * self.rows)
 
     def _place(self, piece: Piece) -> int:
         before, own = piece.start * self.rows, (piece.at.start - piece.start) * self.rows

@@ -14,7 +14,7 @@ from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
 from dsf.forms.lowering import lower
-from dsf.kernels import chunked, delta_rule, dplr_rule
+from dsf.kernels import delta_rule, dplr_rule
 from dsf.kernels.delta.contract import KERNEL, tile_for
 from dsf.kernels.delta.form import Delta, quantities
 from dsf.mixers import deltanet, rwkv7
@@ -216,7 +216,7 @@ def test_the_operator_is_what_torch_asks_for(together: bool) -> None:
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("starts", [None, (0, 40, 40, 70)])
 def test_pieces_follow_one_another(together: bool, starts, monkeypatch) -> None:
-    monkeypatch.setattr(chunked, "_NUMBERS", 1)
+    monkeypatch.setattr("dsf.forms.chunkwise._WORKING_SET", 1)
     q, b, k = normal(1, 70, 2, K), unit(1, 140, 1, K), unit(1, 140, 1, K, seed=1)
     v, beta, g = normal(1, 140, 2, V), torch.sigmoid(normal(1, 140, H)), -normal(1, 70, H, K).abs()
     first = normal(1 if starts is None else 3, H, K, V)

@@ -14,7 +14,7 @@ import dsf
 from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms.bounds import error_bound
-from dsf.kernels import chunked, diagonal_decay, gated_scan, scalar_decay
+from dsf.kernels import diagonal_decay, gated_scan, scalar_decay
 from dsf.kernels.decay.scalar_form import ScalarDecay
 from dsf.kernels.limits import LIMITS, nearest
 from dsf.kernels.report import cells, kernels
@@ -103,7 +103,7 @@ def test_gradients_across_pieces_are_those_of_the_recurrence(
     per_key: bool, bad: float | None, monkeypatch
 ) -> None:
     """Also before a bad token, in its own piece and in earlier ones."""
-    monkeypatch.setattr(chunked, "_NUMBERS", 1)
+    monkeypatch.setattr("dsf.forms.chunkwise._WORKING_SET", 1)
     q, k, v, g, state = drawn(2, 2, 2, 2, length=150)
     g = g[..., None] * torch.linspace(0, 1, 3, dtype=g.dtype) if per_key else g
     if bad is not None:

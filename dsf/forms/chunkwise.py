@@ -79,13 +79,20 @@ class Chunkwise(Form):
             return self.chunk
         return 32 if isinstance(transition, DPLR | Scalar | Diagonal) else 64
 
+    def plan(self, transition: Structure, length: int, numbers: int) -> tuple[Step, int]:
+        """What runs `length` steps, and how many of them at once: a step has so many numbers of keys and values."""
+        chunk = self.chunk_of(transition, length)
+        step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
+        return Contained(step), chunk * max(1, _WORKING_SET // max(1, chunk * numbers))
+
+    def chunk_of(self, transition: Structure, length: int) -> int:
+        """C for so many steps: no longer than the power of two that holds them all."""
+        return min(self.chunk_for(transition), 1 << max(0, length - 1).bit_length())
+
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        longest = 1 << max(0, core.length - 1).bit_length()
-        chunk = min(self.chunk_for(core.transition), longest)
-        per_chunk = core.sequences * chunk * (core.key_size + core.value_size)
-        segment = chunk * max(1, _WORKING_SET // max(1, per_chunk))
-        step = LowRank(chunk) if isinstance(core.transition, DPLR) else _Chunks(chunk)
-        return in_segments(Contained(step), core, segment)
+        numbers = core.sequences * (core.key_size + core.value_size)
+        step, segment = self.plan(core.transition, core.length, numbers)
+        return in_segments(step, core, segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         chunk, rank = self.chunk_for(system.transition), 0

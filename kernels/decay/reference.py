@@ -13,9 +13,8 @@ from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.forms.chunk_layout import InChunks
-from dsf.forms.chunkwise import Chunkwise, _Chunks
+from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
-from dsf.forms.segments import Step
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
 from dsf.kernels.chunked import Chunked, Held, laid_out, put, scaled
@@ -52,11 +51,8 @@ class Decays(Chunked):
     ) -> None:
         q, _, v, g = given
         numbers = g.shape[0] * g.shape[2] * (q.shape[3] + v.shape[3])
-        super().__init__(q.shape[0], q.shape[1], _chunk(g), 1, numbers, held)
+        super().__init__(q.shape[0], q.shape[1], _gate(g), 1, numbers, held)
         self.given, self.scale, self.bonus, self.y, self.found = given, scale, bonus, y, found
-
-    def step(self, chunk: int) -> Step:
-        return _Chunks(chunk)
 
     def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
         q, _, v, _ = self.given

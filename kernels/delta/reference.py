@@ -16,8 +16,6 @@ from dsf.coupling import OuterCoupling
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
-from dsf.forms.low_rank import LowRank
-from dsf.forms.segments import Step
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
 from dsf.kernels.chunked import Chunked, Held, laid_out, own, put, scaled
@@ -31,10 +29,14 @@ def _gate(g: Tensor) -> Scalar | Diagonal:
     return Diagonal.from_log(g) if g.ndim == 4 else Scalar.from_log(g)
 
 
-def _chunk(state: Tensor) -> int:
-    """C: the chunk form's own for transitions of this kind."""
+def _kind(state: Tensor) -> DPLR:
+    """A transition of the operator's kind."""
     none = state.new_zeros(1, 1, 1, state.shape[2], 1)
-    return Chunkwise().chunk_for(DPLR(Scalar.from_log(none[..., 0, 0]), none, none))
+    return DPLR(Scalar.from_log(none[..., 0, 0]), none, none)
+
+
+def _chunk(state: Tensor) -> int:
+    return Chunkwise().chunk_for(_kind(state))
 
 
 def _rows(q: Tensor, k: Tensor) -> int | torch.SymInt:
@@ -68,11 +70,8 @@ class Rows(Chunked):
         self.each, self.together = int(_rows(q, k)), together
         numbers = q.shape[0] * beta.shape[2] * (q.shape[3] + v.shape[3])
         steps, wide = (1, self.each) if together else (self.each, 1)
-        super().__init__(q.shape[0], q.shape[1], _chunk(state), steps, numbers * wide, held)
+        super().__init__(q.shape[0], q.shape[1], _kind(state), steps, numbers * wide, held)
         self.given, self.scale, self.y, self.found = given, scale, y, found
-
-    def step(self, chunk: int) -> Step:
-        return LowRank(chunk)
 
     def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
         q, _, _, v, _, _ = self.given
