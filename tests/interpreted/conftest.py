@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from memory_bounds import within_bounds
 
 from dsf.kernels.contract import Tile
 from dsf.kernels.scans import channel, elementwise, selective
@@ -25,6 +26,13 @@ def narrow(of_all: Callable[..., Tile]) -> Callable[..., Tile]:
         return replace(tile, constants={**tile.constants, **channels})
 
     return tile_for
+
+
+@pytest.fixture(autouse=True)
+def memory_of_tensors() -> Iterator[None]:
+    """No program reads or writes outside the tensors it was given."""
+    with within_bounds():
+        yield
 
 
 @pytest.fixture(autouse=True)
