@@ -48,7 +48,7 @@ def diagonal_decay_vjp(
     states[count:] = of_last.flatten(0, 1)
     _sum_of_products([(r.mH, d) for r, d in zip(back, above, strict=True)], onto=states[:count])
     chunks, totals = states.split(sequences), total.conj()[..., None].split(sequences)
-    for n in range(len(totals) - 1, -1, -1):
+    for n in range(len(chunks) - 2, -1, -1):
         chunks[n].addcmul_(totals[n], chunks[n + 1])
     later = states[sequences:]
 
