@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ class Lowered:
         return outputs
 
     def _divide(self, outputs: Tensor, values: int) -> Tensor:
-        return outputs[..., :values] / self.denominator(outputs[..., values:])
+        numerator, eta = outputs.split([values, 1], -1)
+        return _Quotient.apply(numerator, self.denominator(eta))  # type: ignore[return-value]
 
     def denominator(self, eta: Tensor) -> Tensor:
         """η, or max(|η|, floor) with the floor in the gauge of the stabiliser."""
@@ -99,6 +101,37 @@ class Lowered:
         return outputs if system.offset is None else outputs + system.offset
 
 
+class _Scaled(torch.autograd.Function):
+    """x a, where a has axes of one behind (B, T, H): its gradient is made without a product as large as x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor) -> Tensor:
+        ctx.save_for_backward(x, a)
+        return x * a
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> Any:
+        x, a = ctx.saved_tensors
+        of_a = torch.linalg.vecdot(x, above)[..., None].sum_to_size(a.shape)
+        return above * a.conj(), of_a if a.is_complex() else of_a.real
+
+
+class _Quotient(torch.autograd.Function):
+    """n / d, where d has one value channel: its gradients from the quotient, which autograd would make again."""
+
+    @staticmethod
+    def forward(ctx: Any, n: Tensor, d: Tensor) -> Tensor:
+        y = n / d
+        ctx.save_for_backward(y, d)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> Any:
+        y, d = ctx.saved_tensors
+        of_n = above / d.conj()
+        return of_n, -torch.linalg.vecdot(y, of_n)[..., None]
+
+
 def largest_exponent(dtype: torch.dtype) -> float:
     """The largest |x| for which e^x and e^{-x} are well inside the range of a type."""
     return 0.95 * math.log(torch.finfo(dtype).max)
@@ -128,7 +161,9 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
         log_write = over_time(widen(system.log_write), length)
         stabilisers, decay, gain = _stabilise(log_decay, log_write, given.stabiliser)
         transition = Scalar.from_log(decay)
-        write = write.map(lambda x: x * gain.reshape(*gain.shape, *(1,) * (x.ndim - 3)))
+        write = write.map(
+            lambda x: _Scaled.apply(x, gain.reshape(*gain.shape, *(1,) * (x.ndim - 3)))
+        )  # type: ignore[return-value]
     entering, memory = tokens.expand(batch, length, heads, *tokens.shape[3:]), given.memory
     entering = entering.to(dtype if tokens.is_complex() else dtype.to_real())
     if system.is_vector:
