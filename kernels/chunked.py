@@ -18,7 +18,7 @@ from dsf.forms.workspace import Workspace
 from dsf.structure import Structure
 
 from . import shapes
-from .pieces import Piece, Pieces
+from .pieces import Piece, Pieces, own
 
 Held = tuple[Tensor, ...]
 
@@ -108,6 +108,14 @@ def laid_out(x: Tensor, memory: Tensor, name: str, space: Workspace) -> Tensor:
     return wide
 
 
+def cotangent(x: Tensor, memory: Tensor, scale: float, space: Workspace) -> Tensor:
+    """That of a core's outputs, from x, that of the scaled outputs."""
+    above = laid_out(x, memory, "wide above", space)
+    if scale == 1:
+        return above
+    return torch.mul(above, scale, out=space("wide above", above.shape, memory))
+
+
 def scaled(x: Tensor | InChunks, scale: float) -> Tensor | InChunks:
     """x times a scale, in its place."""
     if scale != 1:
@@ -121,9 +129,3 @@ def put(piece: Tensor | InChunks, onto: Tensor) -> None:
         onto.copy_(piece) if isinstance(piece, Tensor) else piece.copy_to(onto)
         return
     onto.copy_(own(piece).unflatten(2, (onto.shape[2], -1)).sum(3))
-
-
-def own(x: Tensor | InChunks | None) -> Tensor:
-    """Results of a piece as a tensor."""
-    assert x is not None
-    return x if isinstance(x, Tensor) else x.fresh()

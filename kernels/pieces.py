@@ -121,3 +121,9 @@ def backward(given: Pieces, of_final: Tensor, starts: Tensor | None) -> Tensor:
                 carried = given.put_back(piece, core, of_memory, of_tensors, space)
             found[n : n + first] = carried
     return found
+
+
+def own(x: Tensor | InChunks | None) -> Tensor:
+    """Results of a piece as a tensor."""
+    assert x is not None
+    return x if isinstance(x, Tensor) else x.fresh()

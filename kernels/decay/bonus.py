@@ -8,6 +8,7 @@ from torch import Tensor
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.core import Core
 from dsf.forms.workspace import Workspace
+from dsf.kernels.pieces import own
 
 Result = Tensor | InChunks | None
 
@@ -51,16 +52,11 @@ class Bonus:
         down = (above * core.tokens).sum(-1, keepdim=True)
         self.found += (down * q * k).sum((0, 1))
         down = down * self.weights
-        of_v = _own(of_v).addcmul_(self._own(core), above)
-        return of_memory, of_q.addcmul_(down, k), _own(of_k).addcmul_(down, q), of_v
+        of_v = own(of_v).addcmul_(self._own(core), above)
+        return of_memory, of_q.addcmul_(down, k), own(of_k).addcmul_(down, q), of_v
 
     def _own(self, core: Core) -> Tensor:
         return (self._q * self.weights * core.write.tensors[0]).sum(-1, keepdim=True)
-
-
-def _own(x: Result) -> Tensor:
-    assert x is not None
-    return x if isinstance(x, Tensor) else x.fresh()
 
 
 def _later(x: Tensor, name: str, space: Workspace) -> Tensor:

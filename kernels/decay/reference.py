@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
@@ -17,7 +16,7 @@ from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
-from dsf.kernels.chunked import Chunked, Held, laid_out, put, scaled
+from dsf.kernels.chunked import Chunked, Held, cotangent, laid_out, put, scaled
 from dsf.kernels.pieces import Piece
 from dsf.structure import Diagonal, Scalar
 
@@ -71,10 +70,7 @@ class Decays(Chunked):
         put(scaled(outputs, self.scale), self.y[:, piece.at])
 
     def above(self, piece: Piece, core: Core, space: Workspace) -> Tensor:
-        above = laid_out(self.y[:, piece.at], core.memory, "wide above", space)
-        if self.scale != 1:
-            onto = space("wide above", above.shape, core.memory)
-            above = torch.mul(above, self.scale, out=onto)
+        above = cotangent(self.y[:, piece.at], core.memory, self.scale, space)
         return above if self.bonus is None else self.bonus.above(above, space)
 
     def put_back(

@@ -18,8 +18,8 @@ from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import chunked, pieces
-from dsf.kernels.chunked import Chunked, Held, laid_out, own, put, scaled
-from dsf.kernels.pieces import Piece
+from dsf.kernels.chunked import Chunked, Held, cotangent, laid_out, put, scaled
+from dsf.kernels.pieces import Piece, own
 from dsf.structure import DPLR, Diagonal, Scalar
 
 Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -101,10 +101,7 @@ class Rows(Chunked):
         put(outputs, self.y[:, piece.at])
 
     def above(self, piece: Piece, core: Core, space: Workspace) -> Tensor:
-        above = laid_out(self.y[:, piece.at], core.memory, "wide above", space)
-        if self.scale != 1:
-            onto = space("wide above", above.shape, core.memory)
-            above = torch.mul(above, self.scale, out=onto)
+        above = cotangent(self.y[:, piece.at], core.memory, self.scale, space)
         return above if self.together else self._beside(above, -1, "above", space)
 
     def put_back(

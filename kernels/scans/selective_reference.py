@@ -17,7 +17,7 @@ from dsf.forms.scan import at_once
 from dsf.forms.segments import Kept, Step
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import pieces, shapes
-from dsf.kernels.pieces import Piece, Pieces
+from dsf.kernels.pieces import Piece, Pieces, own
 from dsf.structure import Discretised
 
 
@@ -54,7 +54,7 @@ class Selective(Pieces):
         return Core(transition, ScaledCoupling(write, step), OuterCoupling(read), u, memory)
 
     def put(self, piece: Piece, core: Core, outputs: Tensor | InChunks, space: Workspace) -> None:
-        self._of(self.y, piece).copy_(_own(outputs).addcmul_(self.skip, core.tokens))
+        self._of(self.y, piece).copy_(own(outputs).addcmul_(self.skip, core.tokens))
 
     def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
         assert self.kept is not None
@@ -75,7 +75,7 @@ class Selective(Pieces):
         found: Sequence[Tensor | InChunks | None],
         space: Workspace,
     ) -> Tensor:
-        of_step, of_rate, of_write, of_gain, of_read, of_x = map(_own, found)
+        of_step, of_rate, of_write, of_gain, of_read, of_x = map(own, found)
         dx, ddelta, db, dc, drates, dskip = self.found
         above = self.above(piece, core, space)
         self._of(dx, piece).copy_(of_x.addcmul_(self.skip, above))
@@ -92,11 +92,6 @@ class Selective(Pieces):
     def _place(self, piece: Piece) -> int:
         steps = self.plan(0)[1]
         return piece.start // steps + piece.sequence + (piece.at.start - piece.start) // steps
-
-
-def _own(x: Tensor | InChunks | None) -> Tensor:
-    assert isinstance(x, Tensor)
-    return x
 
 
 def _by_groups(state: Tensor, groups: int) -> Tensor:
