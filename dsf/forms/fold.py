@@ -51,14 +51,16 @@ def fold(
 
     With a workspace the streams are used up and nothing can be differentiated.
     """
+    if space is None:
+        return _fold_pairwise(transition.linear(), reads, writes)
     if isinstance(transition, Identity):
         grams = [[product.tril_() for product in row] for row in products(reads, writes, space)]
         return Folded(grams, reads, writes, transition)
     transition = transition.linear()
-    if space is not None and isinstance(transition, Scalar):
+    if isinstance(transition, Scalar):
         grams, back, onward, total = fold_decays(transition.decay, reads, writes, space)
         return Folded(grams, back, onward, Scalar(total))
-    if space is not None and isinstance(transition, Diagonal):
+    if isinstance(transition, Diagonal):
         gates = transition.decay
         gates = gates.expand(*gates.shape[:-1], writes[0].shape[-1])
         after = [True] * len(reads)

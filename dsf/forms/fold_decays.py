@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .workspace import Workspace, room
+from .workspace import Workspace
 
 
 def fold_decays(
@@ -32,11 +32,9 @@ def fold_decays(
 
 
 def products(
-    reads: Sequence[Tensor], writes: Sequence[Tensor], space: Workspace | None
+    reads: Sequence[Tensor], writes: Sequence[Tensor], space: Workspace
 ) -> list[list[Tensor]]:
     """R Wᵀ (M, C, C) of each read stream with each write stream."""
-    if space is None:
-        return [[torch.bmm(r, w.mT) for w in writes] for r in reads]
     return [
         [
             torch.bmm(r, w.mT, out=space(f"gram {i} {j}", (*r.shape[:2], w.shape[1]), r))
@@ -46,16 +44,16 @@ def products(
     ]
 
 
-def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
+def between_steps(decay: Tensor, space: Workspace) -> Tensor:
     """Γ_ij = a_i … a_{j+1} for j ≤ i, else 0 (M, C, C), by doubling: each product ends at one boundary."""
     count, chunk = decay.shape
 
     def table() -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-        between = room(space, "between", (count, chunk, chunk), decay)
+        between = space("between", (count, chunk, chunk), decay)
         return between, [_pieces(between, 1 << level) for level in range(chunk.bit_length() - 1)]
 
     key = ("between", count, chunk, decay.dtype)
-    between, levels = table() if space is None else space.once(key, table)
+    between, levels = space.once(key, table)
     between.zero_().diagonal(dim1=1, dim2=2).fill_(1)
     for level, (column, row, block) in enumerate(levels):
         onto = (column * _first(decay, 1 << level))[..., None]
@@ -63,16 +61,14 @@ def between_steps(decay: Tensor, space: Workspace | None) -> Tensor:
     return between
 
 
-def between_vjp(
-    decay: Tensor, between: Tensor, of_between: Tensor, space: Workspace | None = None
-) -> Tensor:
+def between_vjp(decay: Tensor, between: Tensor, of_between: Tensor, space: Workspace) -> Tensor:
     r"""The gradient of the decays; `of_between` is used up. The first two are conjugated already.
 
     Of a_t it is Σ_{i ≥ t > j} Γ_it dΓ_ij Γ_{t-1,j}, a product of matrices and a sum over i.
     """
     of_decay = torch.zeros_like(decay)
     if decay.shape[1] > 1:
-        before = room(space, "of between before", between.shape, between)
+        before = space("of between before", between.shape, between)
         torch.bmm(of_between.tril_(-1), between.mT, out=before)
         torch.sum(before[:, :, :-1].mul_(between[:, :, 1:]), 1, out=of_decay[:, 1:])
     return of_decay
