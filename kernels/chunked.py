@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsf.forms import native
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.segments import Kept, Step
@@ -46,8 +47,14 @@ class Chunked(Pieces):
         """C, in steps."""
         return Chunkwise().chunk_for(self.kind)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the steps of the form run compiled code."""
+        return native.missing() is None
+
     def plan(self, length: int) -> tuple[Step, int]:
-        return Chunkwise().plan(self.kind, length * self.rows, self.rows * self.numbers)
+        numbers = self.rows * self.numbers
+        return Chunkwise().plan(self.kind, length * self.rows, numbers, self.compiled)
 
     def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
         assert self.held is not None
@@ -67,7 +74,7 @@ class Chunked(Pieces):
         return memory, tuple(kept)
 
     def _chunk(self, length: int) -> int:
-        return Chunkwise().chunk_of(self.kind, length * self.rows)
+        return self.chunk if self.compiled else Chunkwise().chunk_of(self.kind, length * self.rows)
 
     def _place(self, piece: Piece) -> int:
         before, own = piece.start * self.rows, (piece.at.start - piece.start) * self.rows

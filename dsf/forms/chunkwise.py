@@ -15,6 +15,7 @@ from dsf.numerics import Roundings
 from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar, Structure
 from dsf.system import System
 
+from . import native
 from .base import Form, Sizes
 from .between_chunks import walk, walk_vjp
 from .chunk_layout import ChunkLayout, InChunks
@@ -79,10 +80,14 @@ class Chunkwise(Form):
             return self.chunk
         return 32 if isinstance(transition, DPLR | Scalar | Diagonal) else 64
 
-    def plan(self, transition: Structure, length: int, numbers: int) -> tuple[Step, int]:
+    def plan(
+        self, transition: Structure, length: int, numbers: int, compiled: bool = False
+    ) -> tuple[Step, int]:
         """What runs `length` steps, and how many of them at once: a step has so many numbers of keys and values."""
-        chunk = self.chunk_of(transition, length)
-        step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
+        chunk = self.chunk_for(transition) if compiled else self.chunk_of(transition, length)
+        step: Step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
+        if compiled:
+            step = native.NativeChunks(chunk)
         return Contained(step), chunk * max(1, _WORKING_SET // max(1, chunk * numbers))
 
     def chunk_of(self, transition: Structure, length: int) -> int:
@@ -90,6 +95,9 @@ class Chunkwise(Form):
         return min(self.chunk_for(transition), 1 << max(0, length - 1).bit_length())
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
+        if self.chunk is None and native.admits(core):
+            step = native.NativeChunks(self.chunk_for(core.transition))
+            return in_segments(Contained(step), core, core.length)
         numbers = core.sequences * (core.key_size + core.value_size)
         step, segment = self.plan(core.transition, core.length, numbers)
         return in_segments(step, core, segment)

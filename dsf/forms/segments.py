@@ -122,7 +122,7 @@ def walk_back(
     `held` are the memory at the start of each piece and what `step` kept there.
     """
     (memories, kept), (grad_outputs, grad_memory) = held, cotangents
-    found, space = [Joined(core.length) for _ in core.tensors], Workspace(keeps=True)
+    found, space = [Joined(core.length) for _ in core.tensors], Workspace(True, len(kept))
     for piece in reversed(range(len(kept))):
         start, stop = piece * segment, min((piece + 1) * segment, core.length)
         inputs = tuple(

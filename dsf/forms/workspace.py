@@ -27,10 +27,11 @@ class Workspace:
     on fetching lines to write to. What a step returns must not lie in a buffer.
     """
 
-    def __init__(self, keeps: bool, pieces: int = 1) -> None:
+    def __init__(self, keeps: bool, pieces: int = 0) -> None:
         self.keeps = keeps
         """Whether the steps are to give what they need on the way back."""
-        self._pieces = pieces
+        self.pieces = pieces
+        """Of the run, 0 where that is not known: what a piece keeps then has no place here."""
         self._kept: dict[str, Iterator[Tensor]] = {}
         self._held: dict[str, Tensor] = {}
         self._views: dict[str, Tensor] = {}
@@ -59,7 +60,7 @@ class Workspace:
         """Memory of its own for one piece, out of one block for all pieces, the first of which is the largest."""
         numbers = math.prod(shape)
         if name not in self._kept:
-            self._kept[name] = iter(fresh((self._pieces, numbers), like).unbind(0))
+            self._kept[name] = iter(fresh((self.pieces, numbers), like).unbind(0))
         return next(self._kept[name])[:numbers].view(*shape)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling
+from dsf.forms import native
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
@@ -49,8 +50,14 @@ def room(q: Tensor, k: Tensor, state: Tensor, together: bool, starts: Tensor | N
     (keys, values), chunk, n = state.shape[2:], _chunk(state), _rows(q, k)
     rows, rank = (1, n) if together else (n, 1)
     inner: Any = chunk * rank
-    numbers = (keys * values, inner * values, inner * inner)
+    inverses = 0 if _compiled(together) else inner * inner
+    numbers = (keys * values, inner * values, inverses)
     return chunked.room(q, state, chunk, rows, starts, numbers)
+
+
+def _compiled(together: bool) -> bool:
+    """Compiled code keeps no inverses: it solves row by row."""
+    return not together and native.missing() is None
 
 
 class Rows(Chunked):
@@ -70,13 +77,19 @@ class Rows(Chunked):
         self.each, self.together = int(_rows(q, k)), together
         numbers = q.shape[0] * beta.shape[2] * (q.shape[3] + v.shape[3])
         steps, wide = (1, self.each) if together else (self.each, 1)
+        held = held[:2] if held is not None and _compiled(together) else held
         super().__init__(q.shape[0], q.shape[1], _kind(state), steps, numbers * wide, held)
         self.given, self.scale, self.y, self.found = given, scale, y, found
 
     def shapes(self, chunk: int) -> tuple[tuple[int, ...], ...]:
         q, _, _, v, _, _ = self.given
         keys, values, inner = q.shape[3], v.shape[3], chunk * (self.each // self.rows)
-        return (keys, values), (inner, values), (inner, inner)
+        kept = (keys, values), (inner, values), (inner, inner)
+        return kept[:2] if self.compiled else kept
+
+    @property
+    def compiled(self) -> bool:
+        return _compiled(self.together)
 
     def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
         q, k, b, v, beta, g = self._of(piece, self.given)

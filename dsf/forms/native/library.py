@@ -1,0 +1,92 @@
+"""The compiled library: made once for a kind of processor, kept in the user's cache, and how it is called."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dsf.errors import Refusal
+
+_SOURCES = Path(__file__).parent
+# Bytes of a vector and what lets the compiler use it, by what torch calls the processor.
+_WIDTHS = {
+    "AVX512": (64, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
+    "AVX2": (32, "-mavx2", "-mfma"),
+}
+
+# In the order of `Slot` in `problem.h`.
+SLOTS = (
+    *("read", "write", "value", "decay", "late", "inner write", "output"),
+    *("of read", "of write", "of value", "of decay", "of late", "of inner write"),
+    *("memory", "final", "starts", "inner", "of memory"),
+)
+
+
+@cache
+def missing() -> Refusal | None:
+    """Why nothing is compiled here, or None where the library is there: it takes Linux and g++."""
+    if not sys.platform.startswith("linux"):
+        return Refusal("native chunks", "they are compiled on Linux alone.")
+    if shutil.which("g++") is None:
+        return Refusal("native chunks", "there is no g++ to compile them.", "Install GCC.")
+    if _library() is None:
+        return Refusal("native chunks", "they did not compile.", "See the warning.")
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The library, compiled where that was not done before for these sources and this kind of processor."""
+    width, *own = _WIDTHS.get(torch.backends.cpu.get_cpu_capability(), (16,))
+    flags = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", f"-DDSF_BYTES={width}", *own)
+    sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
+    digest = sha256(b"".join([*(path.read_bytes() for path in sources), repr(flags).encode()]))
+    try:
+        return ctypes.CDLL(str(_compiled(flags, f"chunks-{digest.hexdigest()[:16]}.so")))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        warnings.warn(f"native chunks did not compile, torch runs instead: {said}", stacklevel=3)
+        return None
+
+
+def _compiled(flags: Sequence[str], name: str) -> Path:
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache_home, "dsf")
+    if (found := folder / name).exists():
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as room:
+        made = Path(room, name)
+        command = ["g++", *flags, str(_SOURCES / "chunks.cpp"), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return made.replace(found)  # whole or not at all, whoever else compiles it
+
+
+def call(name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> None:
+    """Run `name` on streams (B, T, H, ·) of one type, each with contiguous channels; one may be missing."""
+    given, dtype = [], streams["read"].dtype
+    for slot in SLOTS:
+        x = streams.get(slot)
+        if x is None:
+            given += [0, 0, 0, 0]
+            continue
+        assert x.dtype == dtype and (x.shape[-1] <= 1 or x.stride(-1) == 1 or not x.numel())
+        given += [x.data_ptr(), *x.stride()[:3]]
+    function = getattr(_library(), f"dsf_{name}_{str(dtype).removeprefix('torch.')}")
+    function(_integers(sizes), _integers(given))
+
+
+def _integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)

@@ -1,0 +1,55 @@
+// What a run is given: sizes and tensors, from two arrays of integers.
+#pragma once
+#include "lanes.h"
+
+constexpr int64_t C = 16;  // steps of a block
+
+inline int64_t padded(int64_t size) { return (size + C - 1) / C * C; }
+
+enum Gate { NONE, SHARED, PER_KEY };
+
+// A tensor (batch, time, heads, channels) with contiguous channels; absent where `data` is null.
+template <typename T>
+struct Stream {
+    T* data;
+    int64_t batch, time, head;
+    T* at(int64_t b, int64_t t, int64_t h) const { return data + b * batch + t * time + h * head; }
+};
+
+// The streams of a run, in the order of `dsf.forms.native.library`.
+enum Slot { READ, WRITE, VALUE, DECAY, LATE, INNER_WRITE, OUTPUT, READ_BACK, WRITE_BACK, VALUE_BACK,
+            DECAY_BACK, LATE_BACK, INNER_WRITE_BACK, MEMORY, FINAL, STARTS, INNER, MEMORY_BACK, SLOTS };
+
+template <typename T>
+struct Problem {
+    int64_t batch, length, heads, keys, values, every, gate, low_rank, threads;
+    Stream<T> slots[SLOTS];
+
+    Problem(const int64_t* sizes, const int64_t* tensors)
+        : batch(sizes[0]), length(sizes[1]), heads(sizes[2]), keys(sizes[3]), values(sizes[4]),
+          every(sizes[5]), gate(sizes[6]), low_rank(sizes[7]), threads(sizes[8]) {
+        for (int i = 0; i < SLOTS; i++) {
+            const int64_t* own = tensors + 4 * i;
+            slots[i] = {reinterpret_cast<T*>(own[0]), own[1], own[2], own[3]};
+        }
+    }
+    const Stream<T>& operator[](Slot slot) const { return slots[slot]; }
+    int64_t vectors() const { return low_rank ? 2 : 1; }  // reads of a step, and writes
+    // What is kept of the group of steps that begins at `time`: (groups, batch, heads, ·).
+    int64_t group(int64_t time, int64_t b, int64_t h) const {
+        return (time / every * batch + b) * heads + h;
+    }
+};
+
+// Rows of numbers from a block to their place.
+template <typename T>
+void put(T* onto, int64_t apart, const T* rows, int64_t width, int64_t size, int64_t steps) {
+    for (int64_t i = 0; i < steps; i++) std::memcpy(onto + i * apart, rows + i * width, size * sizeof(T));
+}
+
+template <typename T>
+void give(const Problem<T>& problem, Slot slot, int64_t size, const T* rows, int64_t width, int64_t steps, int64_t b,
+          int64_t t, int64_t h) {
+    const Stream<T>& stream = problem[slot];
+    if (stream.data) put(stream.at(b, t, h), stream.time, rows, width, size, steps);
+}
