@@ -83,7 +83,11 @@ _UNALIGNED_WALKS = {
     ),
     **dict.fromkeys(
         (
-            *(("forward", 80, keys, kind) for keys in (128, 256) for kind in ("float16", "bfloat16")),
+            *(
+                ("forward", 80, keys, kind)
+                for keys in (128, 256)
+                for kind in ("float16", "bfloat16")
+            ),
             *(("of queries", 80, keys, "float16") for keys in (128, 256)),
         ),
         (128, 64, 32, 8, 3),
