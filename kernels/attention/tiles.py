@@ -103,6 +103,54 @@ _LONG_PIECES_OF_SEVERAL_AXES = {
     (False, 90, 128, 0): Sizes(64, 64, 4, 3),
     (False, 90, 128, 1): Sizes(128, 64, 8, 3),
 }
+# Single cells where all of these spill: by weight, several axes, float32, architecture, channels and place, for rows of
+# whole 16 channels and for others. A second stage of float32 takes fewer registers than one, as the report shows.
+_NO_CHANGE = (None, None)
+_FEWER = Sizes(16, 16)
+_AHEAD = Sizes(16, 16, 8, 2)
+_SPREAD = Sizes(16, 32, 16)
+_CELLS: dict[tuple[str, bool, bool, int, int, int], tuple[Sizes | None, Sizes | None]] = {
+    ("softmax", False, True, 80, 256, 1): (Sizes(16, 16, 8, 3), Sizes(16, 32, 8, 2)),
+    ("softmax", False, True, 80, 256, 2): (_FEWER, _FEWER),
+    ("sigmoid", False, True, 80, 256, 1): (_FEWER, _AHEAD),
+    ("sigmoid", False, True, 80, 256, 2): (_SPREAD, _SPREAD),
+    ("softplus", False, True, 80, 256, 1): (_AHEAD, Sizes(16, 32, 8, 2)),
+    ("softplus", False, True, 80, 256, 2): (_FEWER, _FEWER),
+    ("softmax", True, True, 80, 256, 0): (None, _SPREAD),
+    ("softmax", True, True, 80, 256, 1): (_AHEAD, _AHEAD),
+    ("softmax", True, False, 80, 256, 1): (None, Sizes(64, 16, 8, 2)),
+    ("softmax", False, True, 90, 64, 1): (_three(64, 16), _three(64, 16)),
+    ("softmax", False, True, 90, 256, 1): (_AHEAD, _AHEAD),
+    ("sigmoid", False, True, 90, 64, 1): (None, _three(64, 16)),
+    ("sigmoid", False, True, 90, 256, 1): (None, _AHEAD),
+    ("sigmoid", False, True, 90, 256, 2): (_FEWER, _FEWER),
+    ("softplus", False, True, 90, 64, 1): (_three(64, 16), _three(64, 16)),
+    ("softplus", False, True, 90, 256, 1): (Sizes(16, 32, 8, 2), _AHEAD),
+    ("softplus", False, True, 90, 256, 2): (_FEWER, _FEWER),
+    ("softmax", True, True, 90, 64, 1): (_three(32, 32), _three(32, 32)),
+    ("softmax", True, True, 90, 256, 0): (None, _SPREAD),
+    ("softmax", True, True, 90, 256, 1): (_AHEAD, _AHEAD),
+    ("softmax", True, True, 90, 256, 2): (_FEWER, _FEWER),
+    ("softmax", False, True, 100, 256, 1): (_AHEAD, _AHEAD),
+    ("softmax", False, False, 100, 256, 2): (Sizes(32, 64), Sizes(32, 64)),
+    ("sigmoid", False, True, 100, 256, 2): (_FEWER, _FEWER),
+    ("sigmoid", False, False, 100, 128, 1): (None, Sizes(64, 32)),
+    ("softplus", False, True, 100, 256, 1): (_AHEAD, _AHEAD),
+    ("softplus", False, True, 100, 256, 2): (_FEWER, _FEWER),
+    ("softplus", False, False, 100, 64, 2): (Sizes(64, 64), None),
+    ("softplus", False, False, 100, 128, 1): (None, Sizes(64, 32)),
+    ("softplus", False, False, 100, 128, 2): (None, Sizes(64, 32)),
+    ("softplus", False, False, 100, 256, 2): (Sizes(32, 64), Sizes(32, 64)),
+    ("softmax", True, True, 100, 64, 0): (None, _three(64, 32)),
+    ("softmax", True, True, 100, 64, 1): (_three(64, 16), _three(32, 32)),
+    ("softmax", True, True, 100, 256, 0): (None, _SPREAD),
+    ("softmax", True, True, 100, 256, 1): (_AHEAD, _AHEAD),
+    ("softmax", True, True, 100, 256, 2): (_FEWER, _FEWER),
+    ("softmax", True, False, 100, 128, 0): (None, Sizes(128, 64)),
+    ("softmax", True, False, 100, 256, 0): (None, Sizes(64, 32, 8, 2)),
+    ("softmax", True, False, 100, 256, 1): (None, Sizes(64, 32, 8, 2)),
+    ("softmax", True, False, 100, 256, 2): (None, Sizes(32, 64)),
+}
 
 
 def sizes_for(
@@ -114,8 +162,11 @@ def sizes_for(
     channels = next((most for most in rows if max(size, values) <= most), max(rows))
     cell = wide, architecture, channels, place
     found = _OTHERS.get((weight, *cell), rows[channels][place])
-    long = not (size % 16 or values % 16)
-    if program.flags["RANK"] != 1:
+    long, several = not (size % 16 or values % 16), program.flags["RANK"] != 1
+    mended = _CELLS.get((weight, several, *cell), _NO_CHANGE)[0 if long else 1]
+    if mended is not None:
+        return mended
+    if several:
         found = _SEVERAL_AXES.get(cell, found)
         return (
             _LONG_PIECES_OF_SEVERAL_AXES.get(cell, found) if long and weight == "softmax" else found

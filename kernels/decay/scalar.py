@@ -76,6 +76,23 @@ _HALF = {
 _WIDE = {80: (64, 16, 16, 8, 1), 90: (64, 16, 32, 8, 1), 100: (64, 16, 32, 8, 1)}
 # Where rows of a head do not divide by 16, addresses take more registers.
 _UNALIGNED = {(90, 128): (128, 64, 32, 8, 2)}
+# The same by walk and type, as (label, architecture, keys, type).
+_UNALIGNED_WALKS = {
+    **dict.fromkeys(
+        (("of keys", 80, 64, kind) for kind in ("float16", "bfloat16")), (64, 64, 64, 8, 1)
+    ),
+    **dict.fromkeys(
+        (
+            *(
+                ("forward", 80, keys, kind)
+                for keys in (128, 256)
+                for kind in ("float16", "bfloat16")
+            ),
+            *(("of queries", 80, keys, "float16") for keys in (128, 256)),
+        ),
+        (128, 64, 32, 8, 3),
+    ),
+}
 # Timed on an H100.
 _TIMED = {
     **dict.fromkeys((("forward", 90, 64), ("of values", 90, 64)), (64, 64, 64, 4, 3)),
@@ -102,6 +119,7 @@ def tile_for(
     chosen = usual if wide else _TIMED.get((program.label, architecture, size), usual)
     if not wide and (keys % 16 or values % 16):
         chosen = _UNALIGNED.get((architecture, size), chosen)
+        chosen = _UNALIGNED_WALKS.get((program.label, architecture, size, dtype), chosen)
     of_keys, steps, of_values, warps, stages = chosen
     tile = tile_of(keys, values, of_keys, (steps, of_values, warps), wide)
     return replace(tile, stages=stages, constants={**tile.constants, "REST": int(wide)})

@@ -87,6 +87,25 @@ _OF_ONE_ROW = {
 }
 # Where rows of a head do not divide by 16.
 _UNALIGNED = {(90, "prepare", True, False): (16, 16, 2, 1)}
+# Single cells where all of these spill: by architecture, program, gate per key, float32, the power of two of the keys,
+# and whether rows of a head divide by 16. A state in memory is not loaded ahead of what is stored: one stage.
+_CELLS: dict[tuple[int, str, bool, bool, int, bool], tuple[int, int, int, int]] = {
+    (80, "walk", True, True, 64, False): (64, 32, 8, 1),
+    (80, "walk_back", False, True, 128, False): (64, 16, 8, 1),
+    (80, "outputs", False, False, 64, False): (64, 64, 8, 2),
+    (90, "outputs", False, False, 64, False): (64, 64, 8, 2),
+    (100, "gradients", False, True, 128, False): (32, 32, 2, 2),
+    (100, "gradients", False, True, 256, False): (32, 32, 2, 2),
+    (100, "gradients", True, True, 64, False): (16, 32, 4, 1),
+    (100, "gradients", True, True, 128, False): (16, 32, 4, 1),
+    (100, "gradients", True, True, 256, False): (16, 32, 4, 1),
+    (100, "gradients", True, False, 64, True): (16, 32, 8, 1),
+    (100, "gradients", True, False, 64, False): (16, 32, 4, 1),
+    (100, "gradients", True, False, 128, False): (16, 32, 4, 1),
+    (100, "gradients", True, False, 256, False): (16, 32, 4, 1),
+    (100, "gradients, one row", True, False, 64, True): (16, 32, 2, 1),
+    (100, "gradients, one row", True, False, 64, False): (16, 16, 2, 1),
+}
 # Of the walks, where the state is not held in registers: any size fits.
 _IN_MEMORY = {"walk": (64, 32, 4, 1), "walk_back": (64, 16, 4, 1)}
 
@@ -102,13 +121,16 @@ def tile_for(
     usual = (_WIDE if wide else _NARROW)[keyed][NAMES.index(name)]
     case = (architecture, name, keyed, wide)
     chosen = _OTHERWISE.get(case, usual)
-    if keys % 16 or values % 16:
+    aligned = not (keys % 16 or values % 16)
+    if not aligned:
         chosen = _UNALIGNED.get(case, chosen)
     held = not wide and keys <= 128
     if name in _IN_MEMORY and not held:
         chosen = _IN_MEMORY[name]
     if program is ONE_ROW:
         chosen = _OF_ONE_ROW.get((architecture, wide, keys > 64), chosen)
+    cell = (architecture, program.name, keyed, wide, power_of_two(keys), aligned)
+    chosen = _CELLS.get(cell, chosen)
     of_keys, of_values, warps, stages = chosen
     of_keys, of_values = (
         min(power_of_two(keys, NARROWEST), of_keys),

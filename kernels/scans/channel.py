@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile
-from dsf.kernels.limits import blocks
+from dsf.kernels.limits import blocks, target_of
 from dsf.kernels.shapes import Packing, plain
 from dsf.registry import resolve
 
@@ -42,7 +42,9 @@ PROGRAMS = {
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of steps × channels; a complex scan carries twice as much."""
     whole = program.name.endswith("complex")
-    return Tile({"S": STEPS // 2 if whole else STEPS, "BC": 16 if whole else 32}, 4, products=False)
+    constants = {"S": STEPS // 2 if whole else STEPS, "BC": 16 if whole else 32}
+    fewer = architecture == 100 and program.name == "backward_complex"  # four warps spill there
+    return Tile(constants, 2 if fewer else 4, products=False)
 
 
 KERNEL = Kernel(
@@ -78,7 +80,7 @@ class Quantities:
         """Run a program over (tiles of channels, sequences)."""
         program = PROGRAMS[f"{name}_complex" if self.a.is_complex() else name]
         size = self.a.shape[-1]
-        tile = tile_for(program, "float32", size, 90)
+        tile = tile_for(program, "float32", size, target_of(self.a)[1])
         grid = blocks(-(-size // int(tile.constants["BC"])), 1, self.packing.sequences)
         if 0 in grid:
             return

@@ -55,12 +55,22 @@ LOCAL_GRADIENTS = Program(
 )
 
 
+# Where 33 to 64 states do not divide by 16, eight warps spill for lack of registers that a block could have.
+_FEWER_WARPS = {
+    (90, "backward", "float32"),
+    (90, "local_states", "float16"),
+    (100, "local_states", "float16"),
+}
+
+
 def tile_for(program: Program, dtype: str, size: int, architecture: int) -> Tile:
     """Tiles of 16 steps and some channels, for `size` states N of each: fewer channels where N is large."""
     states = power_of_two(size, 2)
     numbers = 256 if program is not BACKWARD else 128 if states <= 32 else 64  # more spill
     channels = max(1, min(32, numbers // states))
-    return Tile({"N": size, "S": STEPS, "BN": states, "BD": channels}, 8, products=False)
+    few = states == 64 and size % 16 and (architecture, program.name, dtype) in _FEWER_WARPS
+    constants = {"N": size, "S": STEPS, "BN": states, "BD": channels}
+    return Tile(constants, 4 if few else 8, products=False)
 
 
 KERNEL = Kernel(

@@ -14,6 +14,7 @@ from torch import Tensor
 from dsf.errors import InvalidInput
 from dsf.forms.lowering import largest_exponent
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
+from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 
 from .cache import checked_cache, checked_slots, contiguous
@@ -57,6 +58,12 @@ _LONGEST = 256  # keys of one tile
 _TILE = 4096  # numbers of one tile
 _ENOUGH = 256  # programs that fill a device, about two per multiprocessor
 _NARROWEST = 8  # values of one tile: a sector of memory
+# Numbers that a thread holds of a whole tile of 129 to 255 keys that do not divide by 16, where 32 spill.
+_MORE_EACH = {
+    (90, "RWKV-6", "float16"): 64,
+    (90, "RWKV-6", "bfloat16"): 64,
+    (90, "DeltaProduct", "float16"): 64,
+}
 
 
 def tile_for(
@@ -83,6 +90,8 @@ def tile_for(
             of_values //= 2
     # Where tiles are walked, pointers of the next one take registers too.
     each = 32 if keys <= of_keys else 16
+    if keys % 16 and keys < of_keys == _LONGEST and of_keys * of_values == _TILE:
+        each = _MORE_EACH.get((architecture, program.label, dtype), each)
     warps = max(1, of_keys * of_values // (32 * each))
     return Tile(constants | {"V": values, "BV": of_values}, warps, products=False)
 
@@ -186,10 +195,17 @@ def checked_heads(q: Tensor, k: Tensor, v: Tensor, heads: int, *, several: bool 
         raise InvalidInput(f"`k` has {k.shape[-1]} channels, `q` has {q.shape[2]}; they must agree")
 
 
+def _program_of(x: Token) -> Program:
+    """The program of the table that is most like a token's."""
+    kind = x.gate, x.erase
+    return next((p for p in PROGRAMS[:-1] if (p.flags["GATE"], p.flags["ERASE"]) == kind), _MATRIX)
+
+
 def launch(x: Token) -> Tensor:
     """Outputs (B, H, V) in the type of v; the states of the slots are changed."""
     (B, _, keys), values, o = x.q.shape, x.v.shape[-1], x.output()
-    tile = tile_for(_MATRIX, "float32", keys, 90, values, B * x.heads)
+    dtype, architecture = target_of(x.v)
+    tile = tile_for(_program_of(x), dtype, keys, architecture, values, B * x.heads)
     # One axis, since the others of a grid end at 65535.
     programs = -(-values // int(tile.constants["BV"])) * B * x.heads
     if not programs:

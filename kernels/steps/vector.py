@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.contract import Kernel, Program, Tile, power_of_two
+from dsf.kernels.limits import target_of
 from dsf.registry import resolve
 
 from .cache import checked_cache, checked_slots, contiguous
@@ -56,6 +57,8 @@ def tile_for(
         while own > 1 and own * wide > _TILE // 2 and channels < _ENOUGH * own:
             own //= 2
     warps = min(4, max(1, own * wide // 256))
+    if wide == 16 and size < wide and (architecture, dtype) == (100, "bfloat16"):
+        warps = min(warps, 2)  # four spill
     return Tile({"N": size, "BN": wide, "BD": own}, warps, products=False)
 
 
@@ -183,7 +186,8 @@ def launch_scan(q: Gated) -> Tensor:
 def launch_selective(q: Selective) -> Tensor:
     """Outputs (B, D) in the type of x; the states of the slots are changed."""
     y, (B, D), N = q.output(), q.x.shape, q.A.shape[1]
-    tile = tile_for(SELECTIVE, "float32", N, 90, B * D)
+    dtype, architecture = target_of(q.x)
+    tile = tile_for(SELECTIVE, dtype, N, architecture, B * D)
     grid = (B, -(-(D // q.groups) // int(tile.constants["BD"])), q.groups)
     if 0 in grid:
         return y
