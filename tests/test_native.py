@@ -1,4 +1,4 @@
-"""Chunks in C++: what they admit, every width of vector, memory beside tensors, threads, and where there is no compiler."""
+"""Chunks in C++: what they admit, every width of vector, memory beside tensors, threads, no compiler."""
 
 from __future__ import annotations
 

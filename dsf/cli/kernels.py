@@ -9,6 +9,7 @@ import rich.progress
 import typer
 
 from dsf.errors import InvalidInput, Refused
+from dsf.forms import native
 from dsf.kernels.contract import DTYPES
 from dsf.kernels.library import triton_missing
 from dsf.kernels.limits import LIMITS
@@ -30,9 +31,13 @@ _COLUMNS = (
 
 @application.command("list")
 def listed() -> None:
-    """List the kernels: what each admits, and the form it computes."""
+    """List the kernels: what each admits, and the form it computes; and whether chunks are compiled on this CPU."""
     rows = [(one.name, one.title, one.admits, one.form, one.source) for one in kernels()]
-    for_people([]).print(table(("name", "title", "admits", "form", "source"), rows))
+    refusal, out = native.missing(), for_people([])
+    out.print(table(("name", "title", "admits", "form", "source"), rows))
+    out.print(
+        "chunks on the CPU: compiled" if refusal is None else f"chunks on the CPU: torch, {refusal}"
+    )
 
 
 @application.command()

@@ -41,7 +41,8 @@ class Chunkwise(Form):
 
     For Λ_i = D_i + P_i Q_iᵀ the products w_i = Q_iᵀ h_{i-1} solve one unit-triangular system per
     chunk, (I - M) w = Q̃ S₀ + N U, and then act as r further writes per step (compact WY). Work
-    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 under gates.
+    T · C (K + V) + 2 T K V per head; `chunk` = C is a power of two, by default 64, or 32 under gates. Where
+    it is not given and `dsf.forms.native` admits the core, the products run in compiled code, 16 steps at once.
     """
 
     chunk: int | None = None
@@ -83,7 +84,10 @@ class Chunkwise(Form):
     def plan(
         self, transition: Structure, length: int, numbers: int, compiled: bool = False
     ) -> tuple[Step, int]:
-        """What runs `length` steps, and how many of them at once: a step has so many numbers of keys and values."""
+        """What runs `length` steps, and how many of them at once: a step has so many numbers of keys and values.
+
+        `compiled` asks for native chunks, which the caller knows to admit the core.
+        """
         chunk = self.chunk_for(transition) if compiled else self.chunk_of(transition, length)
         step: Step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
         if compiled:

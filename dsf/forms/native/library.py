@@ -55,7 +55,7 @@ def _library() -> ctypes.CDLL | None:
     digest = sha256(b"".join([*(path.read_bytes() for path in sources), repr(flags).encode()]))
     try:
         return ctypes.CDLL(str(_compiled(flags, f"chunks-{digest.hexdigest()[:16]}.so")))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # or there is no home
         said = getattr(error, "stderr", None) or error
         warnings.warn(f"native chunks did not compile, torch runs instead: {said}", stacklevel=3)
         return None
