@@ -74,7 +74,7 @@ class Chunked(Pieces):
         return memory, tuple(kept)
 
     def _chunk(self, length: int) -> int:
-        return self.chunk if self.compiled else Chunkwise().chunk_of(self.kind, length * self.rows)
+        return Chunkwise().chunk_of(self.kind, length * self.rows, self.compiled)
 
     def _place(self, piece: Piece) -> int:
         before, own = piece.start * self.rows, (piece.at.start - piece.start) * self.rows

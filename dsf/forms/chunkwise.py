@@ -88,23 +88,24 @@ class Chunkwise(Form):
 
         `compiled` asks for native chunks, which the caller knows to admit the core.
         """
-        chunk = self.chunk_for(transition) if compiled else self.chunk_of(transition, length)
-        step: Step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
+        chunk = self.chunk_of(transition, length, compiled)
         if compiled:
-            step = native.NativeChunks(chunk)
+            step: Step = native.NativeChunks(chunk)
+        else:
+            step = LowRank(chunk) if isinstance(transition, DPLR) else _Chunks(chunk)
         return Contained(step), chunk * max(1, _WORKING_SET // max(1, chunk * numbers))
 
-    def chunk_of(self, transition: Structure, length: int) -> int:
-        """C for so many steps: no longer than the power of two that holds them all."""
+    def chunk_of(self, transition: Structure, length: int, compiled: bool = False) -> int:
+        """C for so many steps: no longer than the power of two that holds them all, unless it is compiled."""
+        if compiled:
+            return self.chunk_for(transition)
         return min(self.chunk_for(transition), 1 << max(0, length - 1).bit_length())
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        if self.chunk is None and native.admits(core):
-            step = native.NativeChunks(self.chunk_for(core.transition))
-            return in_segments(Contained(step), core, core.length)
+        compiled = self.chunk is None and native.admits(core)
         numbers = core.sequences * (core.key_size + core.value_size)
-        step, segment = self.plan(core.transition, core.length, numbers)
-        return in_segments(step, core, segment)
+        step, segment = self.plan(core.transition, core.length, numbers, compiled)
+        return in_segments(step, core, core.length if compiled else segment)
 
     def roundings(self, system: System, sizes: Sizes) -> Roundings:
         chunk, rank = self.chunk_for(system.transition), 0

@@ -7,14 +7,12 @@ struct Back {
     Block<T>& block;
     const int64_t K, V, rows;
     std::vector<T> room;
-    T *above, *of_reads, *of_writes, *of_values, *of_table, *of_decay, *gram, *turned, *across, *moved;
+    T *above, *of_reads, *of_writes, *of_values, *of_table, *of_decay, *gram, *across, *moved;
 
     explicit Back(Block<T>& block) : block(block), K(block.K), V(block.V), rows(block.rows) {
-        const int64_t wide = K > V ? K : V;
         const int64_t sizes[] = {rows * V, rows * K, rows * K, rows * V, rows * rows, C * K, rows * rows,
-                                 rows * wide, rows * wide, K};
-        T** places[] = {&above, &of_reads, &of_writes, &of_values, &of_table, &of_decay, &gram, &turned, &across,
-                        &moved};
+                                 rows * K, K};
+        T** places[] = {&above, &of_reads, &of_writes, &of_values, &of_table, &of_decay, &gram, &across, &moved};
         divide(room, sizes, places);
     }
 
@@ -36,6 +34,7 @@ struct Back {
 
     // The gradients of G, of the reads carried to the start and of the writes carried to the end.
     void of_folded(const T* start, const T* later) {
+        T* turned = block.turned;
         transpose<T>(rows, V, block.values, V, turned, rows);
         product<T>(rows, rows, V, {above, V}, {turned, rows}, gram, rows, false);
         product<T>(K, rows, V, {later, V}, {turned, rows}, across, rows, false);
@@ -54,17 +53,11 @@ struct Back {
         block.masked(gram, of_table);
         if (block.problem.gate == SHARED) decays_shared();
         // From carried vectors to the vectors themselves, and what G gives them.
-        rescale(of_reads, block.before + block.apart());
-        rescale(of_writes, block.after + block.apart());
-        if (block.several == 2) {
-            rescale(of_reads + C * K, block.before);
-            rescale(of_writes + C * K, block.after + block.apart());
-        }
+        block.carry_reads(of_reads, of_reads);
+        block.carry_writes(of_writes, of_writes);
         product<T>(rows, K, rows, {of_table, rows}, {block.writes, K}, of_reads, K, true);
         product<T>(rows, K, rows, {of_table, 1, rows}, {block.reads, K}, of_writes, K, true);
     }
-
-    void rescale(T* x, const T* factors) const { block.scale(x, factors, x); }
 
     // A decay stands between what is written before it and read after it; no quotient, so that it may be zero.
     void decays_shared() {
@@ -102,27 +95,21 @@ struct Back {
     }
 
     void through_per_key() {
-        constexpr int64_t W = Lanes<T>::count;
         std::memset(of_decay, 0, C * K * sizeof(T));
         // The state at the start, as a write before all steps.
         for (int64_t i = C - 1; i >= 0; i--) {
-            pass(i, moved, of_reads + i * K, block.reads + i * K, T(1), block.before + i * K, true);
-            if (block.several == 2)
-                for (int64_t k = 0; k < K; k += W)
-                    store<T>(moved + k, load(moved + k) + load(block.reads + (C + i) * K + k) * load(of_reads + (C + i) * K + k));
+            add_product(moved, block.reads + i * K, of_reads + i * K);
+            pass(i, moved, block.before + i * K);
+            if (block.several == 2) add_product(moved, block.reads + (C + i) * K, of_reads + (C + i) * K);
         }
-        rescale(of_reads, block.before + block.apart());
-        if (block.several == 2) rescale(of_reads + C * K, block.before);
+        block.carry_reads(of_reads, of_reads);
         for (int64_t j = 0; j < rows; j++) of_write(j);
     }
 
-    // z += weight x (⊙ y), the gradient of a_i, and z before it.
-    void pass(int64_t i, T* z, const T* x, const T* y, T weight, const T* written, bool twice) const {
-        for (int64_t k = 0; k < K; k += Lanes<T>::count) {
-            Vector<T> now = load(z + k) + (twice ? load(x + k) * load(y + k) : weight * load(x + k));
-            store<T>(of_decay + i * K + k, load(of_decay + i * K + k) + now * load(written + k));
-            store<T>(z + k, now * load(block.decay + i * K + k));
-        }
+    // From z, the gradient of a write as it is after step i, that of the decay of the step, and of the write before it.
+    void pass(int64_t i, T* z, const T* written) const {
+        add_product(of_decay + i * K, z, written);
+        block.times(z, block.decay + i * K, z, K);
     }
 
     void of_write(int64_t j) {
@@ -133,17 +120,19 @@ struct Back {
         for (int64_t i = C - 1; i >= first; i--) {
             const T weight = gram[i * rows + j];
             add(of_reads + i * K, weight, path + (i + 1) * K);
-            if (i == first) {
-                add(z, weight, block.reads + i * K);
-                break;
-            }
-            pass(i, z, block.reads + i * K, nullptr, weight, path + i * K, false);
+            add(z, weight, block.reads + i * K);
+            if (i == first) break;
+            pass(i, z, path + i * K);
             if (block.several == 2) {
                 const T late = gram[(C + i) * rows + j];
                 add(of_reads + (C + i) * K, late, path + i * K);
                 add(z, late, block.reads + (C + i) * K);
             }
         }
+    }
+
+    void add_product(T* onto, const T* x, const T* y) const {
+        for (int64_t k = 0; k < K; k += Lanes<T>::count) store<T>(onto + k, load(onto + k) + load(x + k) * load(y + k));
     }
 
     void add(T* onto, T weight, const T* x) const {
@@ -176,8 +165,7 @@ struct Backward {
         Block<T>& block = room.block;
         const int64_t numbers = block.K * block.V, blocks = (end - first + C - 1) / C;
         T* start = room.starts.data();
-        const T* kept = problem[STARTS].data + problem.group(first, b, h) * problem.keys * problem.values;
-        put(start, block.V, kept, problem.values, problem.values, problem.keys);
+        put(start, block.V, start_at(problem, b, first, h), problem.values, problem.values, problem.keys);
         for (int64_t n = 1; n < blocks; n++) {
             std::memcpy(start + n * numbers, start + (n - 1) * numbers, numbers * sizeof(T));
             take(block, first + (n - 1) * C);

@@ -71,21 +71,28 @@ struct Block {
         fetch(VALUE, problem.values, V, b, t, h, values);
         if (several == 2) fetch(INNER_WRITE, problem.keys, K, b, t, h, writes + C * K);
         take_decays(b, t, h);
-        scale(writes, after + apart(), onward);
-        if (several == 2) scale(writes + C * K, after + apart(), onward + C * K);
+        carry_writes(writes, onward);
     }
 
     void take_reads(int64_t b, int64_t t, int64_t h) {
         fetch(READ, problem.keys, K, b, t, h, reads);
-        scale(reads, before + apart(), early);
-        if (several == 2) {
-            fetch(LATE, problem.keys, K, b, t, h, reads + C * K);
-            scale(reads + C * K, before, early + C * K);
-        }
+        if (several == 2) fetch(LATE, problem.keys, K, b, t, h, reads + C * K);
+        carry_reads(reads, early);
         problem.gate == PER_KEY ? table_per_key() : table_shared();
     }
 
-    // Where the factor of step i lies: one for each key, or one.
+    // All reads to the start of the block: Q does not pass the decay of its own step. `onto` may be `x`.
+    void carry_reads(const T* x, T* onto) const {
+        scale(x, before + apart(), onto);
+        if (several == 2) scale(x + C * K, before, onto + C * K);
+    }
+
+    // All writes to its end.
+    void carry_writes(const T* x, T* onto) const {
+        for (int64_t m = 0; m < rows * K; m += C * K) scale(x + m, after + apart(), onto + m);
+    }
+
+    // How far the factors of one step lie from those of the next: one for each key, or one.
     int64_t apart() const { return problem.gate == PER_KEY ? K : 1; }
 
     // Each row times its own of `factors`.

@@ -11,13 +11,8 @@ struct State {
         : keys(problem.keys), values(problem.values), width(padded(problem.values)),
           numbers(padded(problem.keys) * width, T(0)) {}
     T* data() { return numbers.data(); }
-    void read(const T* given) {
-        for (int64_t k = 0; k < keys; k++) std::memcpy(data() + k * width, given + k * values, values * sizeof(T));
-    }
-    void write(T* onto) const {
-        for (int64_t k = 0; k < keys; k++)
-            std::memcpy(onto + k * values, numbers.data() + k * width, values * sizeof(T));
-    }
+    void read(const T* given) { put(data(), width, given, values, values, keys); }
+    void write(T* onto) const { put(onto, values, numbers.data(), width, values, keys); }
 };
 
 // S <- a S, row by row.
@@ -54,6 +49,12 @@ void solve(Block<T>& block, const T* state) {
         }
 }
 
+// Where the state at the start of a group is kept, and where the inner values of a step.
+template <typename T>
+T* start_at(const Problem<T>& problem, int64_t b, int64_t t, int64_t h) {
+    return problem[STARTS].data + problem.group(t, b, h) * problem.keys * problem.values;
+}
+
 template <typename T>
 T* inner_at(const Problem<T>& problem, int64_t b, int64_t t, int64_t h) {
     return problem[INNER].data + (problem.group(t, b, h) * problem.every + t % problem.every) * problem.values;
@@ -77,8 +78,7 @@ struct Forward {
     }
 
     void group(Room& room, int64_t first, int64_t end) {
-        if (problem[STARTS].data)
-            state.write(problem[STARTS].data + problem.group(first, b, h) * problem.keys * problem.values);
+        if (problem[STARTS].data) state.write(start_at(problem, b, first, h));
         for (int64_t t = first; t < end; t += C) take(room, t);
         const int64_t rest = first + problem.every - end;  // rows that no step fills
         if (problem[INNER].data && rest)

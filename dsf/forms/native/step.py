@@ -70,7 +70,7 @@ class NativeChunks(Step):
         above, of_last = cotangents
         of_memory = core.memory.new_empty(core.memory.shape)
         streams |= {
-            "output": _contiguous(over_time(above, core.length)),
+            "output": _contiguous(above),
             "final": _state(of_last.contiguous()),
             "of memory": _state(of_memory),
         }
@@ -103,13 +103,11 @@ class NativeChunks(Step):
             streams["inner write"] = core.transition.left[..., 0]
             streams["late"] = core.transition.right[..., 0]
         if not isinstance(gate, Identity):
-            (leaf,) = gate.leaves
-            decay = leaf
+            decay = gate.leaves[0].detach()
             if gate.log is not None:
-                decay = torch.exp(leaf.detach(), out=space("decay", leaf.shape, leaf.detach()))
-            if isinstance(gate, Diagonal):
-                decay = decay.expand(*decay.shape[:3], keys)
-            streams["decay"] = decay if isinstance(gate, Diagonal) else decay[..., None]
+                decay = torch.exp(decay, out=space("decay", decay.shape, decay))
+            shared = isinstance(gate, Scalar)
+            streams["decay"] = decay[..., None] if shared else decay.expand(*decay.shape[:3], keys)
         streams = {name: wide(x.detach()) for name, x in streams.items()}
         work = length * keys * values * batch * heads
         threads = max(1, min(torch.get_num_threads(), batch * heads, work // _WORTH_A_THREAD))
