@@ -12,7 +12,6 @@ from lawbook.rows import Row
 
 import dsf.forms.accumulate as accumulate
 import dsf.forms.between_chunks as between_chunks
-import dsf.forms.containment as containment
 import dsf.forms.fold as fold
 import dsf.forms.fold_decays as fold_decays
 import dsf.forms.fold_gates as fold_gates
@@ -31,8 +30,10 @@ from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.convolution import Convolution
 from dsf.forms.core import Core
 from dsf.forms.gated_scan import GatedScan
+from dsf.forms.native import NativeChunks
 from dsf.forms.recurrent import Recurrent
 from dsf.forms.scan import Scan
+from dsf.forms.segments import Step
 from dsf.forms.workspace import Workspace
 from dsf.mixers import linear_attention, mlstm
 from dsf.structure import Identity
@@ -323,11 +324,13 @@ def test_split_law_notices_a_stabiliser_that_is_not_carried(monkeypatch) -> None
     caught(lambda: laws.split_is_whole("chunkwise", mlstm(q, k, *gates), v, None, [5]))
 
 
-def test_past_law_notices_a_chunk_without_containment(monkeypatch) -> None:
+@pytest.mark.parametrize("form", [Chunkwise(16), Chunkwise()])
+def test_past_law_notices_a_chunk_without_containment(form, monkeypatch) -> None:
     system, tokens, _ = Row("diagonal", "outer").draw(40)
-    laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan)
-    monkeypatch.setattr(containment, "finite", lambda *found: True)
-    caught(lambda: laws.past_is_untouched(Chunkwise(16), system, tokens, "tokens", 25, torch.nan))
+    laws.past_is_untouched(form, system, tokens, "tokens", 25, torch.nan)
+    for step in (Step, NativeChunks):
+        monkeypatch.setattr(step, "finite", lambda self, found, space: True)
+    caught(lambda: laws.past_is_untouched(form, system, tokens, "tokens", 25, torch.nan))
 
 
 def test_packing_law_notices_padding_that_writes(monkeypatch) -> None:

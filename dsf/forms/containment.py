@@ -29,7 +29,7 @@ class Contained(Step):
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
         outputs, memory, kept = self.step(core, space)
-        if finite(outputs, memory):
+        if self.step.finite((outputs, memory), space):
             return outputs, memory, kept
         if isinstance(outputs, InChunks):
             outputs = outputs.fresh()
@@ -39,7 +39,7 @@ class Contained(Step):
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
         found = self.step.vjp(core, kept, cotangents, space)
-        if finite(*(x for x in found if x is not None)):
+        if self.step.finite(found, space):
             return found
         return ByAutograd(contained(self._whole)).vjp(core, (), cotangents, space)
 
@@ -52,17 +52,11 @@ def contained(step: Function) -> Function:
 
     def run(core: Core) -> tuple[Tensor, Tensor]:
         outputs, memory = step(core)
-        if finite(outputs, memory):
+        if bool(torch.isfinite(outputs.sum() + memory.sum())):
             return outputs, memory
         return recovered(step, core, outputs, memory)
 
     return run
-
-
-def finite(*found: Tensor | InChunks) -> bool:
-    """Whether all results are finite, by one reduction."""
-    sums = [(x.view if isinstance(x, InChunks) else x).sum() for x in found]
-    return bool(torch.isfinite(sum(sums[1:], sums[0])))
 
 
 def recovered(step: Function, core: Core, outputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,11 @@ class Step(ABC):
     ) -> Sequence[Tensor | InChunks | None]:
         """Gradients of the memory and of each of `core.tensors`, None where it asks for none."""
 
+    def finite(self, found: Sequence[Tensor | InChunks | None], space: Workspace) -> bool:
+        """Whether what was just found with this workspace is finite: by one reduction, or as seen on the way."""
+        sums = [(x.view if isinstance(x, InChunks) else x).sum() for x in found if x is not None]
+        return bool(torch.isfinite(sum(sums[1:], sums[0])))
+
 
 @dataclass(frozen=True)
 class ByAutograd(Step):

@@ -5,14 +5,21 @@
 #include <vector>
 #include "problem.h"
 
+// The first of these numbers on a cache line of its own: 64 bytes more than asked for are needed.
+template <typename T>
+T* aligned(std::vector<T>& numbers) {
+    T* first = numbers.data();
+    while (reinterpret_cast<uintptr_t>(first) % 64) first++;
+    return first;
+}
+
 // Cut memory into places of these sizes, each aligned.
 template <typename T, int N>
 void divide(std::vector<T>& room, const int64_t (&sizes)[N], T** const (&places)[N]) {
     int64_t total = 64 / sizeof(T);
     for (int64_t size : sizes) total += padded(size);
     room.assign(total, T(0));
-    T* next = room.data();
-    while (reinterpret_cast<uintptr_t>(next) % 64) next++;
+    T* next = aligned(room);
     for (int i = 0; i < N; i++) {
         *places[i] = next;
         next += padded(sizes[i]);
@@ -53,15 +60,11 @@ struct Block {
         for (int64_t i = 0; i < C; i++) {
             const int64_t own = i < steps && stream.data ? size : 0;
             if (own) {
-                std::memcpy(onto + i * width, stream.at(b, t + i, h), own * sizeof(T));
+                copy<T>(onto + i * width, stream.at(b, t + i, h), own);
                 prefetch(stream.at(b, t + i, h) + ahead * stream.time, own);
             }
             for (int64_t k = own; k < width; k++) onto[i * width + k] = T(0);
         }
-    }
-
-    static void prefetch(const T* x, int64_t size) {
-        for (int64_t k = 0; k < size; k += 64 / sizeof(T)) __builtin_prefetch(x + k);
     }
 
     // What the state at the end of the block is made of; the rest of a block is `take_reads`.
@@ -98,7 +101,7 @@ struct Block {
     // Each row times its own of `factors`.
     void scale(const T* x, const T* factors, T* onto) const {
         if (problem.gate == NONE) {
-            if (x != onto) std::memcpy(onto, x, C * K * sizeof(T));
+            if (x != onto) copy(onto, x, C * K);
         } else if (problem.gate == PER_KEY) {
             times(x, factors, onto, C * K);
         } else {
@@ -163,7 +166,7 @@ struct Block {
     // Of the write in row j: path[i + 1], as it is after step i.
     void follow(int64_t j) const {
         const int64_t first = j % C;
-        std::memcpy(path + (first + 1) * K, writes + j * K, K * sizeof(T));
+        copy(path + (first + 1) * K, writes + j * K, K);
         for (int64_t i = first + 1; i < C; i++)
             for (int64_t k = 0; k < K; k += Lanes<T>::count)
                 store<T>(path + (i + 1) * K + k, load(path + i * K + k) * load(decay + i * K + k));
@@ -171,14 +174,16 @@ struct Block {
 
     void table_per_key() {
         std::memset(table, 0, rows * rows * sizeof(T));
+        Sums<T> sums;
         for (int64_t j = 0; j < rows; j++) {
             const int64_t first = j % C;
             follow(j);
             for (int64_t i = first; i < C; i++) {
-                table[i * rows + j] = dot(reads + i * K, path + (i + 1) * K, K);
+                sums.put(table + i * rows + j, products(reads + i * K, path + (i + 1) * K, K));
                 if (several == 2 && i > first)
-                    table[(C + i) * rows + j] = dot(reads + (C + i) * K, path + i * K, K);
+                    sums.put(table + (C + i) * rows + j, products(reads + (C + i) * K, path + i * K, K));
             }
         }
+        sums.finish();
     }
 };

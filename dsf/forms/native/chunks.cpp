@@ -5,14 +5,16 @@
 #include "backward.h"
 
 // Heads side by side in memory are walked side by side in time, as many as leave work for every thread.
+// Whether all results are finite.
 template <typename T, template <typename> class Walk>
-void walk(const int64_t* sizes, const int64_t* tensors) {
+int walk(const int64_t* sizes, const int64_t* tensors) {
     const Problem<T> problem(sizes, tensors);
     const int64_t most = 8, share = problem.batch * problem.heads / problem.threads;
     const int64_t team = std::max<int64_t>(1, std::min({most, share, problem.heads}));
     const int64_t teams = (problem.heads + team - 1) / team;
     const int64_t groups = (problem.length + problem.every - 1) / problem.every;
     std::atomic<int64_t> next{0};
+    std::atomic<bool> finite{true};
     auto work = [&] {
         typename Walk<T>::Room room(problem);
         for (int64_t n = next++; n < problem.batch * teams; n = next++) {
@@ -24,18 +26,23 @@ void walk(const int64_t* sizes, const int64_t* tensors) {
                 const int64_t start = (Walk<T>::ascending ? i : groups - 1 - i) * problem.every;
                 for (auto& head : heads) head.group(room, start, std::min(start + problem.every, problem.length));
             }
-            for (auto& head : heads) head.finish();
+            for (auto& head : heads) {
+                head.finish();
+                if (!head.watch.finite()) finite = false;
+            }
+            settle();
         }
     };
     std::vector<std::thread> others;
     for (int64_t n = 1; n < problem.threads; n++) others.emplace_back(work);
     work();
     for (auto& each : others) each.join();
+    return finite;
 }
 
 extern "C" {
-void dsf_forward_float32(const int64_t* sizes, const int64_t* tensors) { walk<float, Forward>(sizes, tensors); }
-void dsf_forward_float64(const int64_t* sizes, const int64_t* tensors) { walk<double, Forward>(sizes, tensors); }
-void dsf_backward_float32(const int64_t* sizes, const int64_t* tensors) { walk<float, Backward>(sizes, tensors); }
-void dsf_backward_float64(const int64_t* sizes, const int64_t* tensors) { walk<double, Backward>(sizes, tensors); }
+int dsf_forward_float32(const int64_t* sizes, const int64_t* given) { return walk<float, Forward>(sizes, given); }
+int dsf_forward_float64(const int64_t* sizes, const int64_t* given) { return walk<double, Forward>(sizes, given); }
+int dsf_backward_float32(const int64_t* sizes, const int64_t* given) { return walk<float, Backward>(sizes, given); }
+int dsf_backward_float64(const int64_t* sizes, const int64_t* given) { return walk<double, Backward>(sizes, given); }
 }

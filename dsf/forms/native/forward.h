@@ -5,32 +5,26 @@
 // The state, (K, V) padded with zeros.
 template <typename T>
 struct State {
-    int64_t keys, values, width;
-    std::vector<T> numbers;
+    int64_t keys, values, width, size;
+    std::vector<T> room;
     State(const Problem<T>& problem)
-        : keys(problem.keys), values(problem.values), width(padded(problem.values)),
-          numbers(padded(problem.keys) * width, T(0)) {}
-    T* data() { return numbers.data(); }
+        : keys(problem.keys), values(problem.values), width(padded(problem.values)), size(padded(keys) * width),
+          room(size + C, T(0)) {}
+    T* data() { return aligned(room); }
     void read(const T* given) { put(data(), width, given, values, values, keys); }
-    void write(T* onto) const { put(onto, values, numbers.data(), width, values, keys); }
+    void write(T* onto, bool away = false) { put(onto, values, data(), width, values, keys, away); }
+    void look(Watch<T>& watch) { watch.see(data(), size); }
 };
 
-// S <- a S, row by row.
+// a S + A^T B, from a state S and the rows of A and B in this block; a row of S may have a decay of its own.
 template <typename T>
-void fade(const Block<T>& block, T* state) {
-    if (block.problem.gate == NONE) return;
-    const bool own = block.problem.gate == PER_KEY;
-    for (int64_t k = 0; k < block.K; k++) {
-        const T total = own ? block.before[C * block.K + k] : block.before[C];
-        for (int64_t v = k * block.V; v < (k + 1) * block.V; v += Lanes<T>::count)
-            store<T>(state + v, total * load(state + v));
-    }
-}
-
-template <typename T>
-void advance(const Block<T>& block, T* state) {
-    fade(block, state);
-    product<T>(block.K, block.V, block.rows, {block.onward, 1, block.K}, {block.values, block.V}, state, block.V, true);
+void carry(const Block<T>& block, const T* a, const T* b, const T* state, T* onto) {
+    const int64_t K = block.K, V = block.V, apart = state - onto;
+    const auto product = [&](auto first) { product_from<T>(K, V, block.rows, {a, 1, K}, {b, V}, onto, V, first); };
+    if (block.problem.gate == NONE) return product([=](int64_t, const T* x) { return load(x + apart); });
+    const T* total = block.before + C * block.apart();
+    const int64_t next = block.problem.gate == PER_KEY;
+    product([=](int64_t k, const T* x) { return total[k * next] * load(x + apart); });
 }
 
 // The inner values w = T (E S + N U), below those of the tokens: row after row, since M is strictly lower triangular.
@@ -66,19 +60,20 @@ struct Forward {
     struct Room {
         Block<T> block;
         std::vector<T> outputs;
-        explicit Room(const Problem<T>& problem) : block(problem), outputs(C * block.V) {}
+        explicit Room(const Problem<T>& problem) : block(problem), outputs(C * block.V + C) {}
     };
 
     const Problem<T>& problem;
     const int64_t b, h;
     State<T> state;
+    Watch<T> watch;
 
     Forward(const Problem<T>& problem, int64_t b, int64_t h) : problem(problem), b(b), h(h), state(problem) {
         state.read(problem[MEMORY].at(b, 0, h));
     }
 
     void group(Room& room, int64_t first, int64_t end) {
-        if (problem[STARTS].data) state.write(start_at(problem, b, first, h));
+        if (problem[STARTS].data) state.write(start_at(problem, b, first, h), problem.large());
         for (int64_t t = first; t < end; t += C) take(room, t);
         const int64_t rest = first + problem.every - end;  // rows that no step fills
         if (problem[INNER].data && rest)
@@ -88,19 +83,23 @@ struct Forward {
     void take(Room& room, int64_t t) {
         Block<T>& block = room.block;
         const int64_t K = block.K, V = block.V;
-        T* outputs = room.outputs.data();
+        T* outputs = aligned(room.outputs);
         block.take_writes(b, t, h);
         block.take_reads(b, t, h);
         if (problem.low_rank) {
             solve(block, state.data());
             if (problem[INNER].data)
-                put(inner_at(problem, b, t, h), problem.values, block.values + C * V, V, problem.values, block.steps);
+                put(inner_at(problem, b, t, h), problem.values, block.values + C * V, V, problem.values, block.steps,
+                    problem.large());
         }
         product<T>(C, V, K, {block.early, K}, {state.data(), V}, outputs, V, false);
         product<T>(C, V, block.rows, {block.table, block.rows}, {block.values, V}, outputs, V, true);
-        give(problem, OUTPUT, problem.values, outputs, V, block.steps, b, t, h);
-        advance(block, state.data());
+        give(problem, OUTPUT, problem.values, outputs, V, block.steps, b, t, h, watch);
+        carry(block, block.onward, block.values, state.data(), state.data());
     }
 
-    void finish() { state.write(problem[FINAL].at(b, 0, h)); }
+    void finish() {
+        state.write(problem[FINAL].at(b, 0, h));
+        state.look(watch);
+    }
 };

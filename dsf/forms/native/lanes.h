@@ -3,6 +3,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #ifndef DSF_BYTES
 #define DSF_BYTES 16  // of one vector register
@@ -29,20 +32,66 @@ inline void store(T* onto, Vector<T> x) {
 }
 
 template <typename T>
-inline T sum(Vector<T> x) {
-    T parts[Lanes<T>::count];
-    store(parts, x);
-    for (int64_t width = Lanes<T>::count / 2; width; width /= 2)
-        for (int64_t i = 0; i < width; i++) parts[i] += parts[i + width];
-    return parts[0];
+inline void copy(T* onto, const T* x, int64_t size) {
+    int64_t j = 0;
+    for (; j + Lanes<T>::count <= size; j += Lanes<T>::count) store<T>(onto + j, load(x + j));
+    if (j < size) std::memcpy(onto + j, x + j, (size - j) * sizeof(T));
 }
 
+// A copy past the cache, which need not fetch first what it writes over: for what is not read again soon.
 template <typename T>
-inline T dot(const T* x, const T* y, int64_t size) {
-    Vector<T> total = {};
-    for (int64_t j = 0; j < size; j += Lanes<T>::count) total += load(x + j) * load(y + j);
-    return sum<T>(total);
+inline void copy_away(T* onto, const T* x, int64_t size) {
+#ifdef __x86_64__
+    if (reinterpret_cast<uintptr_t>(onto) % 64 == 0 && size % (64 / sizeof(T)) == 0) {
+        for (int64_t j = 0; j < size; j += Lanes<T>::count) {
+#if DSF_BYTES == 64
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(onto + j), _mm512_loadu_si512(x + j));
+#elif DSF_BYTES == 32
+            _mm256_stream_si256(reinterpret_cast<__m256i*>(onto + j),
+                                _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(x + j)));
+#else
+            _mm_stream_si128(reinterpret_cast<__m128i*>(onto + j),
+                             _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(x + j)));
+#endif
+        }
+        return;
+    }
+#endif
+    copy(onto, x, size);
 }
+
+// Until what was copied away can be seen by other threads.
+inline void settle() {
+#ifdef __x86_64__
+    _mm_sfence();
+#endif
+}
+
+// Into the second cache: the first has too few places for lines on their way.
+template <typename T>
+inline void prefetch(const T* x, int64_t size) {
+    for (int64_t k = 0; k < size; k += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(x + k, 0, 2);
+}
+
+// Whether all it saw is finite: zero times anything else is not a number.
+template <typename T>
+struct Watch {
+    Vector<T> whole = {};
+    T rest = T(0);
+
+    void see(const T* x, int64_t size) {
+        int64_t j = 0;
+        for (; j + Lanes<T>::count <= size; j += Lanes<T>::count) whole += T(0) * load(x + j);
+        for (; j < size; j++) rest += T(0) * x[j];
+    }
+
+    bool finite() const {
+        T total = rest, parts[Lanes<T>::count];
+        store<T>(parts, whole);
+        for (T part : parts) total += part;
+        return total == T(0);
+    }
+};
 
 // A matrix as its first number and the distances between rows and between columns.
 template <typename T>
@@ -52,14 +101,14 @@ struct Matrix {
     Matrix(const T* data, int64_t rows, int64_t columns = 1) : data(data), rows(rows), columns(columns) {}
 };
 
-template <typename T, int M, int N>
-inline void product_tile(int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, bool add) {
+template <typename T, int M, int N, typename First>
+inline void product_tile(int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, int64_t from, First first) {
     constexpr int64_t W = Lanes<T>::count;
     Vector<T> total[M][N];
 #pragma GCC unroll 8
     for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < N; j++) total[i][j] = add ? load(c + i * width + j * W) : Vector<T>{};
+        for (int j = 0; j < N; j++) total[i][j] = first(from + i, c + i * width + j * W);
     for (int64_t k = 0; k < depth; k++) {
         Vector<T> row[N];
 #pragma GCC unroll 4
@@ -75,9 +124,10 @@ inline void product_tile(int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t 
         for (int j = 0; j < N; j++) store(c + i * width + j * W, total[i][j]);
 }
 
-// C = A B, or C + A B: `m` and `n` are multiples of 16, rows of B and C are contiguous.
-template <typename T>
-void product(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, bool add) {
+// C = A B + what `first` makes of a row's number and a place in it. `m` and `n` are multiples of 16, rows of B and C
+// contiguous.
+template <typename T, typename First>
+void product_from(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, First first) {
     constexpr int64_t W = Lanes<T>::count;
     constexpr int M = DSF_BYTES >= 64 ? 8 : 4;
     for (int64_t j = 0; j < n;) {
@@ -85,12 +135,21 @@ void product(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c
         for (int64_t i = 0; i < m; i += M) {
             Matrix<T> rows(a.data + i * a.rows, a.rows, a.columns), part(b.data + j, b.rows);
             if (two)
-                product_tile<T, M, 2>(depth, rows, part, c + i * width + j, width, add);
+                product_tile<T, M, 2>(depth, rows, part, c + i * width + j, width, i, first);
             else
-                product_tile<T, M, 1>(depth, rows, part, c + i * width + j, width, add);
+                product_tile<T, M, 1>(depth, rows, part, c + i * width + j, width, i, first);
         }
         j += two ? 2 * W : W;
     }
+}
+
+// C = A B, or C + A B.
+template <typename T>
+void product(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, bool add) {
+    if (add)
+        product_from<T>(m, n, depth, a, b, c, width, [](int64_t, const T* x) { return load(x); });
+    else
+        product_from<T>(m, n, depth, a, b, c, width, [](int64_t, const T*) { return Vector<T>{}; });
 }
 
 // Pairs of rows at a distance D exchange their off-diagonal D x D blocks.
@@ -126,4 +185,47 @@ void transpose(int64_t m, int64_t n, const T* x, int64_t width, T* onto, int64_t
 #pragma GCC unroll 16
             for (int r = 0; r < W; r++) store(onto + (j + r) * across + i, rows[r]);
         }
+}
+
+// The sums of many vectors, a register full of them at once: each is put in its place, at the latest by `finish`.
+template <typename T>
+struct Sums {
+    static constexpr int64_t W = Lanes<T>::count;
+    Vector<T> pending[W];
+    T* places[W];
+    int64_t count = 0;
+
+    void put(T* place, Vector<T> x) {
+        places[count] = place;
+        pending[count++] = x;
+        if (count == W) finish();
+    }
+
+    void finish() {
+        Vector<T> rows[W], total = {};
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) rows[i] = i < count ? pending[i] : Vector<T>{};
+        exchange<T, 1>(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) total += rows[i];
+        T found[W];
+        store<T>(found, total);
+        for (int64_t i = 0; i < count; i++) *places[i] = found[i];
+        count = 0;
+    }
+};
+
+template <typename T>
+inline Vector<T> products(const T* x, const T* y, int64_t size) {
+    Vector<T> total = {};
+    for (int64_t j = 0; j < size; j += Lanes<T>::count) total += load(x + j) * load(y + j);
+    return total;
+}
+
+// onto[i] = x_i . y_i, of contiguous rows.
+template <typename T>
+void dots(int64_t count, int64_t size, const T* x, const T* y, T* onto) {
+    Sums<T> sums;
+    for (int64_t i = 0; i < count; i++) sums.put(onto + i, products(x + i * size, y + i * size, size));
+    sums.finish();
 }

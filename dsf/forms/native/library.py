@@ -74,8 +74,11 @@ def _compiled(flags: Sequence[str], name: str) -> Path:
         return made.replace(found)  # whole or not at all, whoever else compiles it
 
 
-def call(name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> None:
-    """Run `name` on streams (B, T, H, ·) of one type, each with contiguous channels; one may be missing."""
+def call(name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> bool:
+    """Run `name` on streams (B, T, H, ·) of one type, each with contiguous channels; one may be missing.
+
+    Says whether all results are finite.
+    """
     given, dtype = [], streams["read"].dtype
     for slot in SLOTS:
         x = streams.get(slot)
@@ -85,7 +88,7 @@ def call(name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> None
         assert x.dtype == dtype and (x.shape[-1] <= 1 or x.stride(-1) == 1 or not x.numel())
         given += [x.data_ptr(), *x.stride()[:3]]
     function = getattr(_library(), f"dsf_{name}_{str(dtype).removeprefix('torch.')}")
-    function(_integers(sizes), _integers(given))
+    return bool(function(_integers(sizes), _integers(given)))
 
 
 def _integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:

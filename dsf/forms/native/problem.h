@@ -34,6 +34,8 @@ struct Problem {
         }
     }
     const Stream<T>& operator[](Slot slot) const { return slots[slot]; }
+    // Whether results are too large to wait in a cache for whoever reads them.
+    bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > 4 << 20; }
     int64_t vectors() const { return low_rank ? 2 : 1; }  // reads of a step, and writes
     // What is kept of the group of steps that begins at `time`: (groups, batch, heads, ·).
     int64_t group(int64_t time, int64_t b, int64_t h) const {
@@ -43,13 +45,17 @@ struct Problem {
 
 // Rows of numbers from a block to their place.
 template <typename T>
-void put(T* onto, int64_t apart, const T* rows, int64_t width, int64_t size, int64_t steps) {
-    for (int64_t i = 0; i < steps; i++) std::memcpy(onto + i * apart, rows + i * width, size * sizeof(T));
+void put(T* onto, int64_t apart, const T* rows, int64_t width, int64_t size, int64_t steps, bool away = false) {
+    for (int64_t i = 0; i < steps; i++)
+        away ? copy_away(onto + i * apart, rows + i * width, size) : copy(onto + i * apart, rows + i * width, size);
 }
 
+// The same into a stream, and looked at.
 template <typename T>
 void give(const Problem<T>& problem, Slot slot, int64_t size, const T* rows, int64_t width, int64_t steps, int64_t b,
-          int64_t t, int64_t h) {
+          int64_t t, int64_t h, Watch<T>& watch) {
     const Stream<T>& stream = problem[slot];
-    if (stream.data) put(stream.at(b, t, h), stream.time, rows, width, size, steps);
+    if (!stream.data) return;
+    put(stream.at(b, t, h), stream.time, rows, width, size, steps, problem.large());
+    for (int64_t i = 0; i < steps; i++) watch.see(rows + i * width, size);
 }

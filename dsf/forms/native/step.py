@@ -21,6 +21,7 @@ from . import library
 
 _GATES = {Identity: 0, Scalar: 1, Diagonal: 2}
 _WORTH_A_THREAD = 1 << 20  # multiply-adds
+_FLAG = torch.empty(0, dtype=torch.bool)  # one number of this type: whether results are finite
 
 
 def admits(core: Core) -> bool:
@@ -60,7 +61,7 @@ class NativeChunks(Step):
         streams |= {"output": outputs, "memory": _state(core.memory), "final": _state(final)}
         if space.keeps:
             streams |= _named(kept)
-        library.call("forward", sizes, streams)
+        self._run("forward", sizes, streams, space)
         return _result(space, outputs), final, kept
 
     def vjp(
@@ -79,13 +80,21 @@ class NativeChunks(Step):
         given = {name: streams[name] for name in names if name in streams}
         for name, x in given.items():
             streams[f"of {name}"] = _room(space, f"of {name}", x.shape, x)
-        library.call("backward", sizes, streams)
+        self._run("backward", sizes, streams, space)
         found = {name: streams[f"of {name}"] for name in given}
         gate = _gate(core)
         if not isinstance(gate, Identity) and gate.log is not None:
             found["decay"].mul_(given["decay"])
         pairs = zip(found.items(), core.tensors, strict=True)
         return [of_memory, *(_gradient(space, x, leaf) for (_, x), leaf in pairs)]
+
+    def finite(self, found: Sequence[Tensor | InChunks | None], space: Workspace) -> bool:
+        return bool(space("finite", (1,), _FLAG))
+
+    def _run(
+        self, name: str, sizes: list[int], streams: dict[str, Tensor], space: Workspace
+    ) -> None:
+        space("finite", (1,), _FLAG).fill_(library.call(name, sizes, streams))
 
     def _streams(self, core: Core, space: Workspace) -> tuple[dict[str, Tensor], list[int]]:
         (batch, heads, keys, values), length = core.memory.shape, core.length
