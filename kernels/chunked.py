@@ -50,7 +50,7 @@ class Chunked(Pieces):
     @property
     def compiled(self) -> bool:
         """Whether the steps of the form run compiled code."""
-        return native.missing() is None
+        return native.missing("chunks") is None
 
     def plan(self, length: int) -> tuple[Step, int]:
         numbers = self.rows * self.numbers

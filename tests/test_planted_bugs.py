@@ -291,7 +291,7 @@ def test_scan_law_notices_a_block_that_forgets_what_came_before(monkeypatch) -> 
     monkeypatch.setattr(
         accumulate, "_in_blocks", lambda a, h, backward: in_blocks(0 * a, h, backward)
     )
-    caught(lambda: agree(Scan(), Row("diagonal", "outer")))
+    caught(lambda: agree(Scan(segment=64), Row("diagonal", "outer")))
 
 
 def test_split_law_notices_a_normaliser_that_is_not_carried(monkeypatch) -> None:

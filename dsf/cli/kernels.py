@@ -31,13 +31,14 @@ _COLUMNS = (
 
 @application.command("list")
 def listed() -> None:
-    """List the kernels: what each admits, and the form it computes; and whether chunks are compiled on this CPU."""
+    """List the kernels: what each admits, and the form it computes; and what is compiled on this CPU."""
     rows = [(one.name, one.title, one.admits, one.form, one.source) for one in kernels()]
-    refusal, out = native.missing(), for_people([])
+    out = for_people([])
     out.print(table(("name", "title", "admits", "form", "source"), rows))
-    out.print(
-        "chunks on the CPU: compiled" if refusal is None else f"chunks on the CPU: torch, {refusal}"
-    )
+    for library, what in (("chunks", "chunks"), ("scan", "scans")):
+        refusal = native.missing(library)
+        how = "compiled" if refusal is None else f"torch, {refusal}"
+        out.print(f"{what} on the CPU: {how}")
 
 
 @application.command()

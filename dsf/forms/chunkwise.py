@@ -102,7 +102,7 @@ class Chunkwise(Form):
         return min(self.chunk_for(transition), 1 << max(0, length - 1).bit_length())
 
     def evaluate(self, core: Core) -> tuple[Tensor, Tensor]:
-        compiled = self.chunk is None and native.admits(core)
+        compiled = self.chunk is None and native.admits_chunks(core)
         numbers = core.sequences * (core.key_size + core.value_size)
         step, segment = self.plan(core.transition, core.length, numbers, compiled)
         return in_segments(step, core, core.length if compiled else segment)

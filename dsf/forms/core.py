@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling
-from dsf.structure import Diagonal, Elementwise, Structure
+from dsf.coupling import ChannelCoupling, Coupling, OuterCoupling, ScaledCoupling
+from dsf.structure import Diagonal, Elementwise, Scalar, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,3 +149,25 @@ def merge_channels(outputs: Tensor, memory: Tensor, values: int) -> tuple[Tensor
     """Undo `split_channels` on results."""
     outputs = outputs[..., 0].unflatten(2, (-1, values)).movedim(3, -1)
     return outputs, memory[..., 0].unflatten(1, (-1, values)).movedim(2, -1)
+
+
+def join_heads(core: Core) -> Core:
+    """Heads of one number, K = V = 1, as the channels of one head that is read with 1: undoes `split_channels`.
+
+    For Identity and Scalar gates and single vectors; what the heads are read with is left out.
+    """
+    heads, gate = core.memory.shape[1], core.transition
+    if isinstance(gate, Scalar):
+        (leaf,) = gate.leaves
+        wide = leaf.expand(*leaf.shape[:2], heads)[:, :, None, None]
+        gate = Elementwise(wide) if gate.log is None else Elementwise.from_log(wide)
+    gains = core.write.tensors[0][..., 0]
+    one = core.memory.new_ones(1, 1, 1, 1)
+    write = ScaledCoupling(one, gains.expand(*gains.shape[:2], heads)[:, :, None])
+    tokens, memory = core.tokens.mT, core.memory[:, :, 0, 0][:, None, None]
+    return Core(gate, write, OuterCoupling(one), tokens, memory)
+
+
+def part_heads(outputs: Tensor, memory: Tensor, read: Coupling) -> tuple[Tensor, Tensor]:
+    """Undo `join_heads` on results, and read."""
+    return outputs.mT * read.tensors[0], memory[:, 0, 0, :, None, None]

@@ -57,7 +57,7 @@ def room(q: Tensor, k: Tensor, state: Tensor, together: bool, starts: Tensor | N
 
 def _compiled(together: bool) -> bool:
     """Compiled code keeps no inverses: it solves row by row."""
-    return not together and native.missing() is None
+    return not together and native.missing("chunks") is None
 
 
 class Rows(Chunked):

@@ -10,15 +10,28 @@ import torch
 from torch import Tensor
 
 from dsf.coupling import OuterCoupling, ScaledCoupling
+from dsf.forms import native
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.core import Core
 from dsf.forms.gated_scan import GatedScan
+from dsf.forms.native.scan import STEPS
 from dsf.forms.scan import at_once
 from dsf.forms.segments import Kept, Step
 from dsf.forms.workspace import Workspace, fresh
 from dsf.kernels import pieces, shapes
 from dsf.kernels.pieces import Piece, Pieces, own
 from dsf.structure import Discretised
+
+_PIECE = 64 * STEPS  # of compiled code, which keeps a state of every so many steps by itself
+
+
+def _compiled() -> bool:
+    return native.missing("scan") is None
+
+
+def _steps(numbers: int | torch.SymInt) -> int | torch.SymInt:
+    """How many steps lie between two states that are kept, where a state is so many numbers."""
+    return STEPS if _compiled() else at_once(numbers)
 
 
 @dataclass(eq=False)
@@ -44,7 +57,14 @@ class Selective(Pieces):
         return self.x.shape[1]
 
     def plan(self, length: int) -> tuple[Step, int]:
-        return GatedScan(), int(at_once(self.x.shape[0] * self.rates.numel()))
+        if _compiled():
+            return native.NativeScan(), _PIECE
+        return GatedScan(), self.steps
+
+    @property
+    def steps(self) -> int:
+        """Between two states that are kept."""
+        return int(_steps(self.x.shape[0] * self.rates.numel()))
 
     def core(self, piece: Piece, memory: Tensor, space: Workspace) -> Core:
         u, step = (self._of(y, piece).to(memory.dtype) for y in (self.x, self.delta))
@@ -58,11 +78,12 @@ class Selective(Pieces):
 
     def keep(self, piece: Piece, memory: Tensor, kept: Kept) -> None:
         assert self.kept is not None
-        self.kept[self._place(piece)] = memory
+        states = kept[0] if _compiled() else memory
+        self._of_piece(piece).copy_(states.reshape(-1, *memory.shape))
 
     def recall(self, piece: Piece) -> tuple[Tensor, Kept]:
-        assert self.kept is not None
-        return self.kept[self._place(piece)], ()
+        states = self._of_piece(piece)
+        return states[0], ((states.flatten(0, 2),) if _compiled() else ())
 
     def above(self, piece: Piece, core: Core, space: Workspace) -> Tensor:
         return self._of(self.y, piece).to(core.memory.dtype)
@@ -89,9 +110,12 @@ class Selective(Pieces):
         """A piece of tokens (B, T, D) by groups of channels."""
         return x[:, piece.at].unflatten(2, (self.b.shape[2], -1))
 
-    def _place(self, piece: Piece) -> int:
-        steps = self.plan(0)[1]
-        return piece.start // steps + piece.sequence + (piece.at.start - piece.start) // steps
+    def _of_piece(self, piece: Piece) -> Tensor:
+        """The states that are kept of a piece."""
+        assert self.kept is not None
+        first, last = (at - piece.start for at in (piece.at.start, piece.at.stop - 1))
+        place = piece.start // self.steps + piece.sequence
+        return self.kept[place + first // self.steps : place + last // self.steps + 1]
 
 
 def _by_groups(state: Tensor, groups: int) -> Tensor:
@@ -109,7 +133,7 @@ def room(x: Tensor, b: Tensor, state: Tensor, starts: Tensor | None) -> Tensor:
     The pieces of sequence n begin at the place ⌊first step / steps of a piece⌋ + n.
     """
     (batch, length), (channels, size), groups = x.shape[:2], state.shape[1:], b.shape[2]
-    steps: Any = at_once(batch * channels * size)
+    steps: Any = _steps(batch * channels * size)
     places = -(-length // steps) if starts is None else length // steps + len(state)
     return shapes.room((places, batch, groups, size, channels // groups), state)
 

@@ -1,9 +1,14 @@
-"""The chunk form in C++: real gates and rank one, compiled on first use where there is g++.
+"""The chunk form and the scan in C++: real gates and rank one, compiled on first use where there is g++.
 
-`chunks.cpp` has what Python calls, `block.h` the vectors and decays of sixteen steps, `forward.h` and `backward.h` the
-walks over them, `lanes.h` the products, `problem.h` how tensors are handed over.
+`chunks.cpp` and `scan.cpp` have what Python calls and become a library each. Of the chunks, `block.h` has the
+vectors and decays of sixteen steps, `forward.h` and `backward.h` the walks over them; `scan.h` has the recurrence
+itself. Both stand on `walk.h`, heads over threads, `problem.h`, how tensors are handed over, and `lanes.h`, vectors,
+products and transposes.
 """
 
+from .chunks import NativeChunks as NativeChunks
+from .chunks import admits as admits_chunks  # noqa: F401
 from .library import missing as missing
-from .step import NativeChunks as NativeChunks
-from .step import admits as admits
+from .scan import NativeScan as NativeScan
+from .scan import admits as admits_scan  # noqa: F401
+from .scan import can_join as can_join

@@ -240,8 +240,9 @@ struct Backward {
         ::give(problem, slot, size, rows, width, steps, b, t, h, watch);
     }
 
-    void finish() {
+    bool finish() {
         later.write(problem[MEMORY_BACK].at(b, 0, h));
         later.look(watch);
+        return watch.finite();
     }
 };

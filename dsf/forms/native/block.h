@@ -2,29 +2,7 @@
 //
 // Reads are q and, with low rank, Q, which reads one step earlier; writes are k and P. Rows of one kind lie together.
 #pragma once
-#include <vector>
 #include "problem.h"
-
-// The first of these numbers on a cache line of its own: 64 bytes more than asked for are needed.
-template <typename T>
-T* aligned(std::vector<T>& numbers) {
-    T* first = numbers.data();
-    while (reinterpret_cast<uintptr_t>(first) % 64) first++;
-    return first;
-}
-
-// Cut memory into places of these sizes, each aligned.
-template <typename T, int N>
-void divide(std::vector<T>& room, const int64_t (&sizes)[N], T** const (&places)[N]) {
-    int64_t total = 64 / sizeof(T);
-    for (int64_t size : sizes) total += padded(size);
-    room.assign(total, T(0));
-    T* next = aligned(room);
-    for (int i = 0; i < N; i++) {
-        *places[i] = next;
-        next += padded(sizes[i]);
-    }
-}
 
 template <typename T>
 struct Block {

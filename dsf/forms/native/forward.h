@@ -98,8 +98,9 @@ struct Forward {
         carry(block, block.onward, block.values, state.data(), state.data());
     }
 
-    void finish() {
+    bool finish() {
         state.write(problem[FINAL].at(b, 0, h));
         state.look(watch);
+        return watch.finite();
     }
 };

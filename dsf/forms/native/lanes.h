@@ -187,7 +187,26 @@ void transpose(int64_t m, int64_t n, const T* x, int64_t width, T* onto, int64_t
         }
 }
 
-// The sums of many vectors, a register full of them at once: each is put in its place, at the latest by `finish`.
+// Lane i of rows[0]: the sum of vector i, halving the count of vectors at each distance.
+template <typename T, int D = 1>
+inline void sum_across(Vector<T>* rows) {
+    constexpr int W = Lanes<T>::count;
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
+    typedef Index Places __attribute__((vector_size(DSF_BYTES)));
+    Places own, other;
+    for (int j = 0; j < W; j++) {
+        own[j] = j & D ? W + j : j;
+        other[j] = (j & D ? W + j : j) ^ D;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < W / (2 * D); i++) {
+        const Vector<T> first = rows[2 * i], second = rows[2 * i + 1];
+        rows[i] = __builtin_shuffle(first, second, own) + __builtin_shuffle(first, second, other);
+    }
+    if constexpr (2 * D < W) sum_across<T, 2 * D>(rows);
+}
+
+// The sums of many vectors, a register full of them at once: each is added to its place, at the latest by `finish`.
 template <typename T>
 struct Sums {
     static constexpr int64_t W = Lanes<T>::count;
@@ -198,19 +217,28 @@ struct Sums {
     void put(T* place, Vector<T> x) {
         places[count] = place;
         pending[count++] = x;
-        if (count == W) finish();
+        if (count == W) add();
     }
 
     void finish() {
-        Vector<T> rows[W], total = {};
+        const int64_t some = count;
+        for (int64_t i = some; i < W; i++) pending[i] = Vector<T>{};
+        count = W;
+        T nothing = T(0);
+        for (int64_t i = some; i < W; i++) places[i] = &nothing;
+        add();
+    }
+
+   private:
+    void add() {
+        Vector<T> rows[W];
 #pragma GCC unroll 16
-        for (int i = 0; i < W; i++) rows[i] = i < count ? pending[i] : Vector<T>{};
-        exchange<T, 1>(rows);
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++) total += rows[i];
+        for (int i = 0; i < W; i++) rows[i] = pending[i];
+        sum_across<T>(rows);
         T found[W];
-        store<T>(found, total);
-        for (int64_t i = 0; i < count; i++) *places[i] = found[i];
+        store<T>(found, rows[0]);
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) *places[i] += found[i];
         count = 0;
     }
 };
@@ -226,6 +254,7 @@ inline Vector<T> products(const T* x, const T* y, int64_t size) {
 template <typename T>
 void dots(int64_t count, int64_t size, const T* x, const T* y, T* onto) {
     Sums<T> sums;
+    std::memset(onto, 0, count * sizeof(T));
     for (int64_t i = 0; i < count; i++) sums.put(onto + i, products(x + i * size, y + i * size, size));
     sums.finish();
 }

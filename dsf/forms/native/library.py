@@ -1,4 +1,4 @@
-"""The compiled library: made once for a kind of processor, kept in the user's cache, and how it is called."""
+"""The compiled libraries: each made once for a kind of processor, kept in the user's cache, and how it is called."""
 
 from __future__ import annotations
 
@@ -26,68 +26,76 @@ _WIDTHS = {
     "AVX2": (32, "-mavx2", "-mfma"),
 }
 
-# In the order of `Slot` in `problem.h`.
-SLOTS = (
-    *("read", "write", "value", "decay", "late", "inner write", "output"),
-    *("of read", "of write", "of value", "of decay", "of late", "of inner write"),
-    *("memory", "final", "starts", "inner", "of memory"),
-)
+# The streams of each library, in the order of `Slot` in `problem.h` and of `Line` in `scan.h`.
+SLOTS = {
+    "chunks": (
+        *("read", "write", "value", "decay", "late", "inner write", "output"),
+        *("of read", "of write", "of value", "of decay", "of late", "of inner write"),
+        *("memory", "final", "starts", "inner", "of memory"),
+    ),
+    "scan": (
+        *("read", "write", "gain", "value", "decay", "step", "rate", "output"),
+        *("of read", "of write", "of gain", "of value", "of decay", "of step", "of rate"),
+        *("memory", "final", "starts", "of memory"),
+    ),
+}
 
 
 @cache
-def missing() -> Refusal | None:
-    """Why nothing is compiled here, or None where the library is there: it takes Linux and g++."""
+def missing(library: str) -> Refusal | None:
+    """Why `library` is not compiled here, or None where it is there: it takes Linux and g++."""
+    kind = f"native {library}"
     if not sys.platform.startswith("linux"):
-        return Refusal("native chunks", "they are compiled on Linux alone.")
+        return Refusal(kind, "it is compiled on Linux alone.")
     if shutil.which("g++") is None:
-        return Refusal("native chunks", "there is no g++ to compile them.", "Install GCC.")
-    if _library() is None:
-        return Refusal("native chunks", "they did not compile.", "See the warning.")
+        return Refusal(kind, "there is no g++ to compile it.", "Install GCC.")
+    if _library(library) is None:
+        return Refusal(kind, "it did not compile.", "See the warning.")
     return None
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def _library(name: str) -> ctypes.CDLL | None:
     """The library, compiled where that was not done before for these sources and this kind of processor."""
     width, *own = _WIDTHS.get(torch.backends.cpu.get_cpu_capability(), (16,))
     flags = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", f"-DDSF_BYTES={width}", *own)
     sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
     digest = sha256(b"".join([*(path.read_bytes() for path in sources), repr(flags).encode()]))
     try:
-        return ctypes.CDLL(str(_compiled(flags, f"chunks-{digest.hexdigest()[:16]}.so")))
+        return ctypes.CDLL(str(_compiled(flags, name, digest.hexdigest()[:16])))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # or there is no home
         said = getattr(error, "stderr", None) or error
-        warnings.warn(f"native chunks did not compile, torch runs instead: {said}", stacklevel=3)
+        warnings.warn(f"native {name} did not compile, torch runs instead: {said}", stacklevel=3)
         return None
 
 
-def _compiled(flags: Sequence[str], name: str) -> Path:
+def _compiled(flags: Sequence[str], name: str, digest: str) -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(cache_home, "dsf")
-    if (found := folder / name).exists():
+    if (found := folder / f"{name}-{digest}.so").exists():
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as room:
-        made = Path(room, name)
-        command = ["g++", *flags, str(_SOURCES / "chunks.cpp"), "-o", str(made)]
+        made = Path(room, found.name)
+        command = ["g++", *flags, str(_SOURCES / f"{name}.cpp"), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         return made.replace(found)  # whole or not at all, whoever else compiles it
 
 
-def call(name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> bool:
+def call(library: str, name: str, sizes: Sequence[int], streams: Mapping[str, Tensor]) -> bool:
     """Run `name` on streams (B, T, H, ·) of one type, each with contiguous channels; one may be missing.
 
     Says whether all results are finite.
     """
     given, dtype = [], streams["read"].dtype
-    for slot in SLOTS:
+    for slot in SLOTS[library]:
         x = streams.get(slot)
         if x is None:
             given += [0, 0, 0, 0]
             continue
         assert x.dtype == dtype and (x.shape[-1] <= 1 or x.stride(-1) == 1 or not x.numel())
         given += [x.data_ptr(), *x.stride()[:3]]
-    function = getattr(_library(), f"dsf_{name}_{str(dtype).removeprefix('torch.')}")
+    function = getattr(_library(library), f"dsf_{name}_{str(dtype).removeprefix('torch.')}")
     return bool(function(_integers(sizes), _integers(given)))
 
 

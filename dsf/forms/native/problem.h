@@ -1,10 +1,32 @@
 // What a run is given: sizes and tensors, from two arrays of integers.
 #pragma once
+#include <vector>
 #include "lanes.h"
 
 constexpr int64_t C = 16;  // steps of a block
 
 inline int64_t padded(int64_t size) { return (size + C - 1) / C * C; }
+
+// The first of these numbers on a cache line of its own: 64 bytes more than asked for are needed.
+template <typename T>
+T* aligned(std::vector<T>& numbers) {
+    T* first = numbers.data();
+    while (reinterpret_cast<uintptr_t>(first) % 64) first++;
+    return first;
+}
+
+// Cut memory into places of these sizes, each aligned.
+template <typename T, int N>
+void divide(std::vector<T>& room, const int64_t (&sizes)[N], T** const (&places)[N]) {
+    int64_t total = 64 / sizeof(T);
+    for (int64_t size : sizes) total += padded(size);
+    room.assign(total, T(0));
+    T* next = aligned(room);
+    for (int i = 0; i < N; i++) {
+        *places[i] = next;
+        next += padded(sizes[i]);
+    }
+}
 
 enum Gate { NONE, SHARED, PER_KEY };
 
@@ -21,6 +43,16 @@ enum Slot { READ, WRITE, VALUE, DECAY, LATE, INNER_WRITE, OUTPUT, READ_BACK, WRI
             DECAY_BACK, LATE_BACK, INNER_WRITE_BACK, MEMORY, FINAL, STARTS, INNER, MEMORY_BACK, SLOTS };
 
 template <typename T>
+void read_streams(Stream<T>* onto, int count, const int64_t* tensors) {
+    for (int i = 0; i < count; i++) {
+        const int64_t* own = tensors + 4 * i;
+        onto[i] = {reinterpret_cast<T*>(own[0]), own[1], own[2], own[3]};
+    }
+}
+
+constexpr int64_t LARGE = 4 << 20;  // bytes of results that no cache keeps for whoever reads them
+
+template <typename T>
 struct Problem {
     int64_t batch, length, heads, keys, values, every, gate, low_rank, threads;
     Stream<T> slots[SLOTS];
@@ -28,14 +60,11 @@ struct Problem {
     Problem(const int64_t* sizes, const int64_t* tensors)
         : batch(sizes[0]), length(sizes[1]), heads(sizes[2]), keys(sizes[3]), values(sizes[4]),
           every(sizes[5]), gate(sizes[6]), low_rank(sizes[7]), threads(sizes[8]) {
-        for (int i = 0; i < SLOTS; i++) {
-            const int64_t* own = tensors + 4 * i;
-            slots[i] = {reinterpret_cast<T*>(own[0]), own[1], own[2], own[3]};
-        }
+        read_streams(slots, SLOTS, tensors);
     }
     const Stream<T>& operator[](Slot slot) const { return slots[slot]; }
-    // Whether results are too large to wait in a cache for whoever reads them.
-    bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > 4 << 20; }
+    bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > LARGE; }
+    int64_t units() const { return heads; }
     int64_t vectors() const { return low_rank ? 2 : 1; }  // reads of a step, and writes
     // What is kept of the group of steps that begins at `time`: (groups, batch, heads, ·).
     int64_t group(int64_t time, int64_t b, int64_t h) const {

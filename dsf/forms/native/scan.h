@@ -1,0 +1,355 @@
+// The recurrence itself, a = exp(log) where logarithms are given: S <- a S + k (g u)^T, y = q^T S, and back through it.
+//
+// Channels lie in the lanes of vectors; a few keys of a few vectors are walked through a piece of time at once. A head of
+// many channels is cut in parts that do not know of each other: what sums over channels is found for each part.
+#pragma once
+#include <algorithm>
+#include "exponential.h"
+#include "problem.h"
+
+constexpr int64_t PART = 128;  // channels
+
+enum Gating { ADDING, ONE_DECAY, DECAY_PER_KEY, DECAY_PER_NUMBER, STEP_TIMES_RATE };
+
+// The streams of a scan, in the order of `dsf.forms.native.library`.
+enum Line { SCAN_READ, SCAN_WRITE, SCAN_GAIN, SCAN_VALUE, SCAN_DECAY, SCAN_STEP, SCAN_RATE, SCAN_OUTPUT, OF_READ,
+            OF_WRITE, OF_GAIN, OF_VALUE, OF_DECAY, OF_STEP, OF_RATE, SCAN_MEMORY, SCAN_FINAL, SCAN_STARTS, OF_MEMORY,
+            LINES };
+
+template <typename T>
+struct ScanProblem {
+    int64_t batch, length, heads, keys, values, every, gate, logs, threads;
+    Stream<T> lines[LINES];
+
+    ScanProblem(const int64_t* sizes, const int64_t* tensors)
+        : batch(sizes[0]), length(sizes[1]), heads(sizes[2]), keys(sizes[3]), values(sizes[4]), every(sizes[5]),
+          gate(sizes[6]), logs(sizes[7]), threads(sizes[8]) {
+        read_streams(lines, LINES, tensors);
+    }
+    const Stream<T>& operator[](Line line) const { return lines[line]; }
+    int64_t units() const { return (values + PART - 1) / PART * heads; }
+    bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > LARGE; }
+};
+
+// Memory for one piece of time.
+template <typename T>
+struct ScanRoom {
+    std::vector<T> room;
+    T *reads, *writes, *decays, *gains, *values, *written, *steps, *outputs, *above, *of_written, *of_steps;
+    T *states, *gates, *of_reads, *of_writes, *of_decays, *of_all;
+
+    explicit ScanRoom(const ScanProblem<T>& problem) {
+        const int64_t P = problem.every, K = problem.keys, V = PART;
+        const int64_t walked = P * 8 * Lanes<T>::count;  // of a few keys and vectors of channels
+        const int64_t sizes[] = {P * K, P * K, P * K, P * V, P * V, P * V, P * V, P * V, P * V, P * V, P * V,
+                                 walked + 8 * Lanes<T>::count, walked, P * K, P * K, P * K, P * Lanes<T>::count};
+        T** places[] = {&reads, &writes, &decays, &gains, &values, &written, &steps, &outputs, &above, &of_written,
+                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all};
+        divide(room, sizes, places);
+    }
+};
+
+// A part of a head.
+template <typename T, int G>
+struct Part {
+    static constexpr int64_t W = Lanes<T>::count;
+    const ScanProblem<T>& problem;
+    const int64_t b, h, part, first, own, K, V;  // its first channel, how many, keys, and channels with padding
+    std::vector<T> room;
+    T *state, *rates;
+
+    Part(const ScanProblem<T>& problem, int64_t b, int64_t unit)
+        : problem(problem), b(b), h(unit % problem.heads), part(unit / problem.heads), first(part * PART),
+          own(std::min(PART, problem.values - first)), K(problem.keys), V(padded(own)) {
+        const int64_t sizes[] = {K * V, K * V};
+        T** places[] = {&state, &rates};
+        divide(room, sizes, places);
+        if (G == STEP_TIMES_RATE) take_state(problem[SCAN_RATE].at(b, 0, h), rates);
+    }
+
+    // Of a state (keys, values).
+    void take_state(const T* from, T* onto) const {
+        for (int64_t k = 0; k < problem.keys; k++) copy(onto + k * V, from + k * problem.values + first, own);
+    }
+    void give_state(const T* from, T* onto) const {
+        for (int64_t k = 0; k < problem.keys; k++) copy(onto + k * problem.values + first, from + k * V, own);
+    }
+    T* start(int64_t t) const {
+        const int64_t place = (t / problem.every * problem.batch + b) * problem.heads + h;
+        return problem[SCAN_STARTS].data + place * problem.keys * problem.values;
+    }
+
+    // Rows of a stream from channel `from` on, and zeros.
+    void fetch(Line line, int64_t from, int64_t size, int64_t width, int64_t t, int64_t n, T* onto) const {
+        for (int64_t i = 0; i < n; i++) {
+            const T* x = problem[line].at(b, t + i, h) + from;
+            copy(onto + i * width, x, size);
+            std::memset(onto + i * width + size, 0, (width - size) * sizeof(T));
+        }
+    }
+    void give(Line line, const T* rows, int64_t t, int64_t n) const {
+        const Stream<T>& stream = problem[line];
+        if (stream.data) put(stream.at(b, t, h) + first, stream.time, rows, V, own, n, problem.large());
+    }
+    // What was summed over the channels of this part: (parts, batch, time, heads, size).
+    void give_sums(Line line, const T* rows, int64_t size, int64_t t, int64_t n) const {
+        const Stream<T>& stream = problem[line];
+        if (!stream.data) return;
+        put(stream.at(part * problem.batch + b, t, h), stream.time, rows, K, size, n);
+    }
+
+    void take(ScanRoom<T>& at, int64_t t, int64_t n) const {
+        fetch(SCAN_READ, 0, problem.keys, K, t, n, at.reads);
+        fetch(SCAN_WRITE, 0, problem.keys, K, t, n, at.writes);
+        fetch(SCAN_VALUE, first, own, V, t, n, at.values);
+        if (problem[SCAN_GAIN].data) fetch(SCAN_GAIN, first, own, V, t, n, at.gains);
+        const T* gains = problem[SCAN_GAIN].data ? at.gains : nullptr;
+        for (int64_t j = 0; j < n * V; j += W)
+            store<T>(at.written + j, gains ? load(gains + j) * load(at.values + j) : load(at.values + j));
+        if (G == ONE_DECAY) fetch(SCAN_DECAY, 0, 1, 1, t, n, at.decays);
+        if (G == DECAY_PER_KEY) fetch(SCAN_DECAY, 0, problem.keys, K, t, n, at.decays);
+        if (G == STEP_TIMES_RATE) fetch(SCAN_STEP, first, own, V, t, n, at.steps);
+    }
+
+    // Of channels v … of key k: decays that are numbers of their own lie in the stream.
+    T* number(Line line, int64_t t, int64_t k, int64_t v) const {
+        return problem[line].at(b, t, h) + k * problem.values + first + v;
+    }
+    Vector<T> numbers(int64_t t, int64_t k, int64_t v) const {
+        if (v + W <= own) return load(number(SCAN_DECAY, t, k, v));
+        T some[W] = {};
+        for (int64_t j = 0; v + j < own; j++) some[j] = number(SCAN_DECAY, t, k, v)[j];
+        return load(some);
+    }
+
+    // a of key k in the step i of the piece at t.
+    auto gate(const ScanRoom<T>& at, int64_t t, int64_t i, int64_t k, int64_t v) const {
+        if constexpr (G == ADDING) {
+            return T(1);
+        } else if constexpr (G == ONE_DECAY) {
+            return at.decays[i];
+        } else if constexpr (G == DECAY_PER_KEY) {
+            return at.decays[i * K + k];
+        } else if constexpr (G == DECAY_PER_NUMBER) {
+            const Vector<T> given = numbers(t + i, k, v);
+            return problem.logs ? exponential<T>(given) : given;
+        } else {
+            return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
+        }
+    }
+};
+
+template <typename T, int G>
+struct ScanForward : Part<T, G> {
+    static constexpr bool ascending = true;
+    static constexpr int M = 4;  // keys at once
+    using Room = ScanRoom<T>;
+    using P = Part<T, G>;
+    using P::K, P::V, P::W, P::problem, P::state;
+
+    ScanForward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit) {
+        this->take_state(problem[SCAN_MEMORY].at(b, 0, this->h), state);
+    }
+
+    void group(Room& at, int64_t t, int64_t end) {
+        const int64_t n = end - t;
+        if (problem[SCAN_STARTS].data) this->give_state(state, this->start(t));
+        this->take(at, t, n);
+        std::memset(at.outputs, 0, n * V * sizeof(T));
+        for (int64_t v = 0; v < V; v += W) {
+            int64_t k = 0;
+            for (; k + M <= K; k += M) walk<M>(at, t, n, k, v);
+            for (; k < K; k++) walk<1>(at, t, n, k, v);
+        }
+        this->give(SCAN_OUTPUT, at.outputs, t, n);
+    }
+
+    template <int N>
+    void walk(Room& at, int64_t t, int64_t n, int64_t k, int64_t v) {
+        Vector<T> own[N];
+        for (int m = 0; m < N; m++) own[m] = load(state + (k + m) * V + v);
+        for (int64_t i = 0; i < n; i++) {
+            const Vector<T> written = load(at.written + i * V + v);
+            Vector<T> output = load(at.outputs + i * V + v);
+#pragma GCC unroll 4
+            for (int m = 0; m < N; m++) {
+                const Vector<T> entering = at.writes[i * K + k + m] * written;
+                own[m] = G == ADDING ? own[m] + entering : this->gate(at, t, i, k + m, v) * own[m] + entering;
+                output += at.reads[i * K + k + m] * own[m];
+            }
+            store<T>(at.outputs + i * V + v, output);
+        }
+        for (int m = 0; m < N; m++) store<T>(state + (k + m) * V + v, own[m]);
+    }
+
+    bool finish() {
+        this->give_state(state, problem[SCAN_FINAL].at(this->b, 0, this->h));
+        return true;
+    }
+};
+
+template <typename T, int G>
+struct ScanBackward : Part<T, G> {
+    static constexpr bool ascending = false;
+    static constexpr int M = 2, N = DSF_BYTES >= 64 && G < DECAY_PER_NUMBER ? 4 : 2;  // keys and vectors at once
+    using Room = ScanRoom<T>;
+    using P = Part<T, G>;
+    using P::K, P::V, P::W, P::problem, P::state, P::own;
+    std::vector<T> more;
+    T *begun, *of_rates;  // the state at the start of the piece; `state` is the gradient of the one at its end
+
+    ScanBackward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit) {
+        const int64_t sizes[] = {K * V, K * V};
+        T** places[] = {&begun, &of_rates};
+        divide(more, sizes, places);
+        this->take_state(problem[SCAN_FINAL].at(b, 0, this->h), state);
+    }
+
+    void group(Room& at, int64_t t, int64_t end) {
+        const int64_t n = end - t;
+        this->take(at, t, n);
+        this->take_state(this->start(t), begun);
+        this->fetch(SCAN_OUTPUT, this->first, own, V, t, n, at.above);
+        for (T* x : {at.of_written, at.of_steps}) std::memset(x, 0, n * V * sizeof(T));
+        for (T* x : {at.of_reads, at.of_writes, at.of_decays}) std::memset(x, 0, n * K * sizeof(T));
+        std::memset(at.of_all, 0, n * W * sizeof(T));
+        int64_t v = 0, k = 0;
+        for (; v + N * W <= own; v += N * W) {
+            for (k = 0; k + M <= K; k += M) walk<M, N, false>(at, t, n, k, v);
+            for (; k < K; k++) walk<1, N, false>(at, t, n, k, v);
+        }
+        for (; v < own; v += W)
+            for (k = 0; k < K; k++) walk<1, 1, true>(at, t, n, k, v);
+        this->give_sums(OF_READ, at.of_reads, problem.keys, t, n);
+        this->give_sums(OF_WRITE, at.of_writes, problem.keys, t, n);
+        if (G == ONE_DECAY)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t j = 0; j < W; j++) at.of_decays[i * K] += at.of_all[i * W + j];
+        if (G == DECAY_PER_KEY || G == ONE_DECAY)
+            this->give_sums(OF_DECAY, at.of_decays, G == ONE_DECAY ? 1 : problem.keys, t, n);
+        if (problem[SCAN_GAIN].data) {
+            for (int64_t j = 0; j < n * V; j += W) {
+                const Vector<T> both = load(at.of_written + j);
+                store<T>(at.of_written + j, both * load(at.gains + j));
+                store<T>(at.values + j, both * load(at.values + j));
+            }
+            this->give(OF_GAIN, at.values, t, n);
+        }
+        this->give(OF_VALUE, at.of_written, t, n);
+        if (G == STEP_TIMES_RATE) this->give(OF_STEP, at.of_steps, t, n);
+    }
+
+    // Zero in the lanes that no channel has, lest zero times infinity gets into a sum.
+    template <bool Partial>
+    Vector<T> trimmed(Vector<T> x, int64_t v) const {
+        if (Partial && v + W > own)
+            for (int64_t j = own - v; j < W; j++) x[j] = T(0);
+        return x;
+    }
+
+    template <int M, int N, bool Partial>
+    void walk(Room& at, int64_t t, int64_t n, int64_t k, int64_t v) {
+        constexpr int64_t next = M * N * W;
+        Vector<T> h[M][N], later[M][N], of_rate[M][N];
+#pragma GCC unroll 2
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                const int64_t place = (k + m) * V + v + j * W;
+                store<T>(at.states + (m * N + j) * W, h[m][j] = load(begun + place));
+                later[m][j] = load(state + place);
+                if (G == STEP_TIMES_RATE) of_rate[m][j] = load(of_rates + place);
+            }
+        for (int64_t i = 0; i < n; i++) {
+            Vector<T> written[N];
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) written[j] = load(at.written + i * V + v + j * W);
+#pragma GCC unroll 2
+            for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+                for (int j = 0; j < N; j++) {
+                    const int64_t place = i * next + (m * N + j) * W;
+                    const Vector<T> entering = at.writes[i * K + k + m] * written[j];
+                    if constexpr (G == ADDING) {
+                        h[m][j] += entering;
+                    } else {
+                        const auto a = this->gate(at, t, i, k + m, v + j * W);
+                        if constexpr (G >= DECAY_PER_NUMBER) store<T>(at.gates + place, a);
+                        h[m][j] = a * h[m][j] + entering;
+                    }
+                    h[m][j] = trimmed<Partial>(h[m][j], v + j * W);
+                    store<T>(at.states + place + next, h[m][j]);
+                }
+        }
+        Sums<T> sums;
+        for (int64_t i = n - 1; i >= 0; i--) {
+            Vector<T> above[N], written[N], of_written[N], of_step[N], of_all = {};
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                const int64_t place = i * V + v + j * W;
+                above[j] = load(at.above + place), written[j] = load(at.written + place);
+                of_written[j] = load(at.of_written + place);
+                if (G == STEP_TIMES_RATE) of_step[j] = load(at.of_steps + place);
+            }
+#pragma GCC unroll 2
+            for (int m = 0; m < M; m++) {
+                Vector<T> of_read = {}, of_write = {}, of_decay = {};
+                const int64_t row = i * K + k + m;
+#pragma GCC unroll 4
+                for (int j = 0; j < N; j++) {
+                    const int64_t place = i * next + (m * N + j) * W;
+                    Vector<T>& z = later[m][j];
+                    z = trimmed<Partial>(z + at.reads[row] * above[j], v + j * W);
+                    of_read += load(at.states + place + next) * above[j];
+                    of_write += z * written[j];
+                    of_written[j] += at.writes[row] * z;
+                    if constexpr (G == ONE_DECAY || G == DECAY_PER_KEY) {
+                        of_decay += z * load(at.states + place);
+                        z *= this->gate(at, t, i, k + m, v + j * W);
+                    } else if constexpr (G != ADDING) {
+                        const Vector<T> of_gate = z * load(at.states + place), a = load(at.gates + place);
+                        if constexpr (G == DECAY_PER_NUMBER) {
+                            give_numbers(t + i, k + m, v + j * W, problem.logs ? of_gate * a : of_gate);
+                        } else {
+                            of_step[j] += of_gate * a * load(this->rates + (k + m) * V + v + j * W);
+                            of_rate[m][j] += of_gate * a * load(at.steps + i * V + v + j * W);
+                        }
+                        z *= a;
+                    }
+                }
+                sums.put(at.of_reads + row, of_read);
+                sums.put(at.of_writes + row, of_write);
+                if constexpr (G == DECAY_PER_KEY) sums.put(at.of_decays + row, of_decay);
+                of_all += of_decay;
+            }
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                store<T>(at.of_written + i * V + v + j * W, of_written[j]);
+                if (G == STEP_TIMES_RATE) store<T>(at.of_steps + i * V + v + j * W, of_step[j]);
+            }
+            if (G == ONE_DECAY) store<T>(at.of_all + i * W, load(at.of_all + i * W) + of_all);
+        }
+        sums.finish();
+#pragma GCC unroll 2
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                const int64_t place = (k + m) * V + v + j * W;
+                store<T>(state + place, later[m][j]);
+                if (G == STEP_TIMES_RATE) store<T>(of_rates + place, of_rate[m][j]);
+            }
+    }
+
+    void give_numbers(int64_t t, int64_t k, int64_t v, Vector<T> x) const {
+        if (!problem[OF_DECAY].data) return;
+        T* onto = this->number(OF_DECAY, t, k, v);
+        if (v + W <= own) return store<T>(onto, x);
+        for (int64_t j = 0; v + j < own; j++) onto[j] = x[j];
+    }
+
+    bool finish() {
+        this->give_state(state, problem[OF_MEMORY].at(this->b, 0, this->h));
+        if (problem[OF_RATE].data) this->give_state(of_rates, problem[OF_RATE].at(this->b, 0, this->h));
+        return true;
+    }
+};

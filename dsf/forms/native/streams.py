@@ -1,0 +1,96 @@
+"""Tensors of a core as what compiled code walks over, and its results as tensors again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn import Parameter
+
+from dsf.coupling import Coupling, OuterCoupling
+from dsf.forms.chunk_layout import InChunks
+from dsf.forms.core import Core, over_time
+from dsf.forms.workspace import Workspace, fresh
+from dsf.structure import Diagonal, Scalar
+
+_WORTH_A_THREAD = 1 << 20  # multiply-adds
+
+
+def are_plain(tensors: Sequence[Tensor]) -> bool:
+    """Real numbers of one type in memory and nothing else: no subclass, no tangent, nothing that is traced."""
+    kinds = {(x.dtype, x.device.type) for x in tensors}
+    if kinds not in ({(torch.float32, "cpu")}, {(torch.float64, "cpu")}):
+        return False
+    return not torch.compiler.is_compiling() and all(map(_is_plain, tensors))
+
+
+def _is_plain(x: Tensor) -> bool:
+    return type(x) in (Tensor, Parameter) and unpack_dual(x).tangent is None
+
+
+def is_single(coupling: Coupling) -> bool:
+    """One vector a step, shared by all channels."""
+    return type(coupling) is OuterCoupling and coupling.several is None
+
+
+def decays(gate: Scalar | Diagonal, keys: int, space: Workspace) -> Tensor:
+    """a (B, T, H, 1 or K), in a buffer where it is an exponential."""
+    decay = gate.leaves[0].detach()
+    if gate.log is not None:
+        decay = torch.exp(decay, out=space("decay", decay.shape, decay))
+    if isinstance(gate, Scalar):
+        return decay[..., None]
+    return decay.expand(*decay.shape[:3], keys)
+
+
+def kept_states(core: Core, every: int, space: Workspace) -> Tensor:
+    """Where the states at the start of every `every` steps are kept: (pieces · B · H, K, V)."""
+    count = -(-core.length // every) * core.sequences
+    return space.keep("states", (count, core.key_size, core.value_size), core.memory)
+
+
+def wide(x: Tensor, core: Core) -> Tensor:
+    """(B, T, H, …) with each vector in one piece, views where nothing is constant."""
+    batch, heads = core.memory.shape[:2]
+    x = over_time(x.detach(), core.length)
+    return contiguous(x.expand(batch, core.length, heads, *x.shape[3:]))
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """Each vector in one piece."""
+    return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
+
+
+def state(x: Tensor) -> Tensor:
+    """(B, H, K, V) as a stream of one step."""
+    return x.flatten(2)[:, None]
+
+
+def threads(core: Core, units: int) -> int:
+    """How many threads share so many recurrences that do not know of each other."""
+    batch, _, keys, values = core.memory.shape
+    work = core.length * keys * values * core.sequences
+    return max(1, min(torch.get_num_threads(), batch * units, work // _WORTH_A_THREAD))
+
+
+def room(space: Workspace, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory of its own where one piece is the whole run, or a buffer."""
+    return fresh(shape, like) if space.pieces == 1 else space(name, shape, like)
+
+
+def result(space: Workspace, x: Tensor) -> Tensor | InChunks:
+    """What a step hands over, from `room`."""
+    return x if space.pieces == 1 else InChunks(x[:, None], x.shape[1])
+
+
+def gradient(space: Workspace, x: Tensor, leaf: Tensor) -> Tensor | InChunks | None:
+    """That of a leaf, from that of its stream; summed where the leaf is constant."""
+    if not leaf.requires_grad:
+        return None
+    if x.ndim > leaf.ndim:
+        x = x[..., 0]
+    elif x.ndim < leaf.ndim:
+        x = x[..., None]
+    return result(space, x) if x.shape == leaf.shape else x.sum_to_size(leaf.shape)
