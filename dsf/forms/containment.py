@@ -17,7 +17,7 @@ from torch import Tensor
 from .chunk_layout import InChunks
 from .core import Core, over_time
 from .recurrent import loop
-from .segments import ByAutograd, Cotangents, Function, Kept, Step, in_segments
+from .segments import ByAutograd, Cotangents, Function, Kept, Step, are_finite, in_segments
 from .workspace import Workspace
 
 
@@ -52,7 +52,7 @@ def contained(step: Function) -> Function:
 
     def run(core: Core) -> tuple[Tensor, Tensor]:
         outputs, memory = step(core)
-        if bool(torch.isfinite(outputs.sum() + memory.sum())):
+        if are_finite((outputs, memory)):
             return outputs, memory
         return recovered(step, core, outputs, memory)
 

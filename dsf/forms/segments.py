@@ -42,8 +42,13 @@ class Step(ABC):
 
     def finite(self, found: Sequence[Tensor | InChunks | None], space: Workspace) -> bool:
         """Whether what was just found with this workspace is finite: by one reduction, or as seen on the way."""
-        sums = [(x.view if isinstance(x, InChunks) else x).sum() for x in found if x is not None]
-        return bool(torch.isfinite(sum(sums[1:], sums[0])))
+        return are_finite(found)
+
+
+def are_finite(found: Sequence[Tensor | InChunks | None]) -> bool:
+    """Whether all results are finite, by one reduction."""
+    sums = [(x.view if isinstance(x, InChunks) else x).sum() for x in found if x is not None]
+    return bool(torch.isfinite(sum(sums[1:], sums[0])))
 
 
 @dataclass(frozen=True)

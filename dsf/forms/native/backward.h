@@ -155,8 +155,9 @@ struct Back {
 };
 
 template <typename T>
-struct Backward {
+struct Backward : Head<T> {
     static constexpr bool ascending = false;
+    using Head<T>::problem, Head<T>::b, Head<T>::h, Head<T>::give;
     struct Room {
         std::vector<Block<T>> blocks;  // of a group of steps
         std::vector<T> starts;         // the state at the start of each
@@ -174,14 +175,7 @@ struct Backward {
         }
     };
 
-    const Problem<T>& problem;
-    const int64_t b, h;
-    State<T> later;
-    Watch<T> watch;
-
-    Backward(const Problem<T>& problem, int64_t b, int64_t h) : problem(problem), b(b), h(h), later(problem) {
-        later.read(problem[FINAL].at(b, 0, h));
-    }
+    Backward(const Problem<T>& problem, int64_t b, int64_t h) : Head<T>(problem, b, h, FINAL) {}
 
     void group(Room& room, int64_t first, int64_t end) {
         const int64_t K = room.back.K, V = room.back.V, blocks = (end - first + C - 1) / C;
@@ -210,7 +204,7 @@ struct Backward {
     // What is written in a block, the inner values as they were kept.
     void take(Block<T>& block, int64_t t) const {
         block.take_writes(b, t, h);
-        if (!problem.low_rank) return;
+        if (!problem.low_rank()) return;
         T* inner = block.values + C * block.V;
         std::memset(inner, 0, C * block.V * sizeof(T));
         put(inner, block.V, inner_at(problem, b, t, h), problem.values, problem.values, block.steps);
@@ -218,31 +212,24 @@ struct Backward {
 
     void back(Back<T>& back, Block<T>& block, int64_t t, const T* start) {
         const int64_t K = block.K, V = block.V;
+        T* later = this->state.data();
         back.block = &block;
         block.take_reads(b, t, h);
         block.fetch(OUTPUT, problem.values, V, b, t, h, back.above);
-        back.of_all_values(later.data());
-        back.of_folded(start, later.data());
-        if (problem.gate != NONE) back.of_total(start, later.data());
+        back.of_all_values(later);
+        back.of_folded(start, later);
+        if (problem.gate != NONE) back.of_total(start, later);
         problem.gate == PER_KEY ? back.through_per_key() : back.through_shared();
         give(READ_BACK, problem.keys, back.of_reads, K, t, block.steps);
         give(WRITE_BACK, problem.keys, back.of_writes, K, t, block.steps);
         give(VALUE_BACK, problem.values, back.of_values, V, t, block.steps);
         give(DECAY_BACK, problem.gate == PER_KEY ? problem.keys : 1, back.of_decay, K, t, block.steps);
-        if (problem.low_rank) {
+        if (problem.low_rank()) {
             give(LATE_BACK, problem.keys, back.of_reads + C * K, K, t, block.steps);
             give(INNER_WRITE_BACK, problem.keys, back.of_writes + C * K, K, t, block.steps);
         }
-        carry(block, block.early, back.above, later.data(), later.data());
+        carry(block, block.early, back.above, later, later);
     }
 
-    void give(Slot slot, int64_t size, const T* rows, int64_t width, int64_t t, int64_t steps) {
-        ::give(problem, slot, size, rows, width, steps, b, t, h, watch);
-    }
-
-    bool finish() {
-        later.write(problem[MEMORY_BACK].at(b, 0, h));
-        later.look(watch);
-        return watch.finite();
-    }
+    bool finish() { return Head<T>::finish(MEMORY_BACK); }
 };

@@ -7,7 +7,6 @@ struct Exponent;
 
 template <>
 struct Exponent<float> {
-    typedef int32_t integer;
     static constexpr int bits = 23, bias = 127, degree = 7;
     static constexpr float least = -104.0f, most = 89.0f;  // exp is zero and infinite there
     static constexpr float high = 0x1.62e4p-1f, low = 0x1.7f7d1cp-20f;  // of ln 2; `high` times n is exact
@@ -16,7 +15,6 @@ struct Exponent<float> {
 
 template <>
 struct Exponent<double> {
-    typedef int64_t integer;
     static constexpr int bits = 52, bias = 1023, degree = 13;
     static constexpr double least = -746.0, most = 710.0;
     static constexpr double high = 0x1.62e42feep-1, low = 0x1.a39ef35793c76p-33;
@@ -32,7 +30,6 @@ constexpr double inverse_factorial(int k) {
 template <typename T>
 inline Vector<T> exponential(Vector<T> x) {
     using E = Exponent<T>;
-    typedef typename E::integer Integers __attribute__((vector_size(DSF_BYTES)));
     x = x < E::least ? Vector<T>{} + E::least : x;
     x = x > E::most ? Vector<T>{} + E::most : x;
     const Vector<T> shifted = x * T(1.4426950408889634074) + E::round, n = shifted - E::round;
@@ -41,8 +38,9 @@ inline Vector<T> exponential(Vector<T> x) {
 #pragma GCC unroll 16
     for (int k = E::degree; k >= 0; k--) total = total * r + T(inverse_factorial(k));
     // In two steps, so that results below the smallest normal number and above the largest are right.
-    const Integers power = reinterpret_cast<Integers>(shifted) - reinterpret_cast<Integers>(Vector<T>{} + E::round);
-    const Integers half = power >> 1;
+    const auto bits = [](Vector<T> number) { return reinterpret_cast<Integers<T>>(number); };
+    const Integers<T> power = bits(shifted) - bits(Vector<T>{} + E::round);
+    const Integers<T> half = power >> 1;
     const Vector<T> first = reinterpret_cast<Vector<T>>((half + E::bias) << E::bits);
     const Vector<T> second = reinterpret_cast<Vector<T>>((power - half + E::bias) << E::bits);
     return total * first * second;

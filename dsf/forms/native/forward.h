@@ -54,23 +54,40 @@ T* inner_at(const Problem<T>& problem, int64_t b, int64_t t, int64_t h) {
     return problem[INNER].data + (problem.group(t, b, h) * problem.every + t % problem.every) * problem.values;
 }
 
+// One head: its state, or the gradient of it, on the way through time.
 template <typename T>
-struct Forward {
+struct Head {
+    const Problem<T>& problem;
+    const int64_t b, h;
+    State<T> state;
+    Watch<T> watch;
+
+    Head(const Problem<T>& problem, int64_t b, int64_t h, Slot from) : problem(problem), b(b), h(h), state(problem) {
+        state.read(problem[from].at(b, 0, h));
+    }
+
+    void give(Slot slot, int64_t size, const T* rows, int64_t width, int64_t t, int64_t steps) {
+        ::give(problem, slot, size, rows, width, steps, b, t, h, watch);
+    }
+
+    bool finish(Slot onto) {
+        state.write(problem[onto].at(b, 0, h));
+        state.look(watch);
+        return watch.finite();
+    }
+};
+
+template <typename T>
+struct Forward : Head<T> {
     static constexpr bool ascending = true;
+    using Head<T>::problem, Head<T>::b, Head<T>::h, Head<T>::state;
     struct Room {
         Block<T> block;
         std::vector<T> outputs;
         explicit Room(const Problem<T>& problem) : block(problem), outputs(C * block.V + C) {}
     };
 
-    const Problem<T>& problem;
-    const int64_t b, h;
-    State<T> state;
-    Watch<T> watch;
-
-    Forward(const Problem<T>& problem, int64_t b, int64_t h) : problem(problem), b(b), h(h), state(problem) {
-        state.read(problem[MEMORY].at(b, 0, h));
-    }
+    Forward(const Problem<T>& problem, int64_t b, int64_t h) : Head<T>(problem, b, h, MEMORY) {}
 
     void group(Room& room, int64_t first, int64_t end) {
         if (problem[STARTS].data) state.write(start_at(problem, b, first, h), problem.large());
@@ -86,7 +103,7 @@ struct Forward {
         T* outputs = aligned(room.outputs);
         block.take_writes(b, t, h);
         block.take_reads(b, t, h);
-        if (problem.low_rank) {
+        if (problem.low_rank()) {
             solve(block, state.data());
             if (problem[INNER].data)
                 put(inner_at(problem, b, t, h), problem.values, block.values + C * V, V, problem.values, block.steps,
@@ -94,13 +111,9 @@ struct Forward {
         }
         product<T>(C, V, K, {block.early, K}, {state.data(), V}, outputs, V, false);
         product<T>(C, V, block.rows, {block.table, block.rows}, {block.values, V}, outputs, V, true);
-        give(problem, OUTPUT, problem.values, outputs, V, block.steps, b, t, h, watch);
+        this->give(OUTPUT, problem.values, outputs, V, t, block.steps);
         carry(block, block.onward, block.values, state.data(), state.data());
     }
 
-    bool finish() {
-        state.write(problem[FINAL].at(b, 0, h));
-        state.look(watch);
-        return watch.finite();
-    }
+    bool finish() { return Head<T>::finish(FINAL); }
 };

@@ -21,6 +21,16 @@ struct Lanes {
 template <typename T>
 using Vector = typename Lanes<T>::type;
 
+// As many integers, each as wide: places in vectors, or the bits of their numbers.
+template <typename T>
+struct Whole {
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type one;
+    typedef one type __attribute__((vector_size(DSF_BYTES)));
+};
+
+template <typename T>
+using Integers = typename Whole<T>::type;
+
 template <typename T>
 inline Vector<T> load(const T* x) {
     return *reinterpret_cast<const typename Lanes<T>::loose*>(x);
@@ -156,9 +166,7 @@ void product(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c
 template <typename T, int D>
 inline void exchange(Vector<T>* rows) {
     constexpr int W = Lanes<T>::count;
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
-    typedef Index Places __attribute__((vector_size(DSF_BYTES)));
-    Places low, high;
+    Integers<T> low, high;
     for (int j = 0; j < W; j++) {
         low[j] = j & D ? W + j - D : j;
         high[j] = j & D ? W + j : j + D;
@@ -191,9 +199,7 @@ void transpose(int64_t m, int64_t n, const T* x, int64_t width, T* onto, int64_t
 template <typename T, int D = 1>
 inline void sum_across(Vector<T>* rows) {
     constexpr int W = Lanes<T>::count;
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
-    typedef Index Places __attribute__((vector_size(DSF_BYTES)));
-    Places own, other;
+    Integers<T> own, other;
     for (int j = 0; j < W; j++) {
         own[j] = j & D ? W + j : j;
         other[j] = (j & D ? W + j : j) ^ D;

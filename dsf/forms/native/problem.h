@@ -42,34 +42,36 @@ struct Stream {
 enum Slot { READ, WRITE, VALUE, DECAY, LATE, INNER_WRITE, OUTPUT, READ_BACK, WRITE_BACK, VALUE_BACK,
             DECAY_BACK, LATE_BACK, INNER_WRITE_BACK, MEMORY, FINAL, STARTS, INNER, MEMORY_BACK, SLOTS };
 
-template <typename T>
-void read_streams(Stream<T>* onto, int count, const int64_t* tensors) {
-    for (int i = 0; i < count; i++) {
-        const int64_t* own = tensors + 4 * i;
-        onto[i] = {reinterpret_cast<T*>(own[0]), own[1], own[2], own[3]};
-    }
-}
-
 constexpr int64_t LARGE = 4 << 20;  // bytes of results that no cache keeps for whoever reads them
 
-template <typename T>
-struct Problem {
-    int64_t batch, length, heads, keys, values, every, gate, low_rank, threads;
-    Stream<T> slots[SLOTS];
+// Sizes, and COUNT streams; what `option` says is for the walk to know.
+template <typename T, int COUNT>
+struct Task {
+    int64_t batch, length, heads, keys, values, every, gate, option, threads;
+    Stream<T> streams[COUNT];
 
-    Problem(const int64_t* sizes, const int64_t* tensors)
+    Task(const int64_t* sizes, const int64_t* tensors)
         : batch(sizes[0]), length(sizes[1]), heads(sizes[2]), keys(sizes[3]), values(sizes[4]),
-          every(sizes[5]), gate(sizes[6]), low_rank(sizes[7]), threads(sizes[8]) {
-        read_streams(slots, SLOTS, tensors);
+          every(sizes[5]), gate(sizes[6]), option(sizes[7]), threads(sizes[8]) {
+        for (int i = 0; i < COUNT; i++) {
+            const int64_t* own = tensors + 4 * i;
+            streams[i] = {reinterpret_cast<T*>(own[0]), own[1], own[2], own[3]};
+        }
     }
-    const Stream<T>& operator[](Slot slot) const { return slots[slot]; }
+    const Stream<T>& operator[](int name) const { return streams[name]; }
     bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > LARGE; }
-    int64_t units() const { return heads; }
-    int64_t vectors() const { return low_rank ? 2 : 1; }  // reads of a step, and writes
     // What is kept of the group of steps that begins at `time`: (groups, batch, heads, ·).
     int64_t group(int64_t time, int64_t b, int64_t h) const {
         return (time / every * batch + b) * heads + h;
     }
+};
+
+template <typename T>
+struct Problem : Task<T, SLOTS> {
+    using Task<T, SLOTS>::Task;
+    bool low_rank() const { return this->option; }
+    int64_t vectors() const { return low_rank() ? 2 : 1; }  // reads of a step, and writes
+    int64_t units() const { return this->heads; }
 };
 
 // Rows of numbers from a block to their place.

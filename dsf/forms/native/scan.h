@@ -1,7 +1,7 @@
 // The recurrence itself, a = exp(log) where logarithms are given: S <- a S + k (g u)^T, y = q^T S, and back through it.
 //
-// Channels lie in the lanes of vectors; a few keys of a few vectors are walked through a piece of time at once. A head of
-// many channels is cut in parts that do not know of each other: what sums over channels is found for each part.
+// Channels lie in the lanes of vectors; a few keys of a few vectors are walked through a piece of time at once. A head
+// of many channels is cut in parts that do not know of each other: what sums over channels is found for each part.
 #pragma once
 #include <algorithm>
 #include "exponential.h"
@@ -17,18 +17,10 @@ enum Line { SCAN_READ, SCAN_WRITE, SCAN_GAIN, SCAN_VALUE, SCAN_DECAY, SCAN_STEP,
             LINES };
 
 template <typename T>
-struct ScanProblem {
-    int64_t batch, length, heads, keys, values, every, gate, logs, threads;
-    Stream<T> lines[LINES];
-
-    ScanProblem(const int64_t* sizes, const int64_t* tensors)
-        : batch(sizes[0]), length(sizes[1]), heads(sizes[2]), keys(sizes[3]), values(sizes[4]), every(sizes[5]),
-          gate(sizes[6]), logs(sizes[7]), threads(sizes[8]) {
-        read_streams(lines, LINES, tensors);
-    }
-    const Stream<T>& operator[](Line line) const { return lines[line]; }
-    int64_t units() const { return (values + PART - 1) / PART * heads; }
-    bool large() const { return batch * length * heads * values * int64_t(sizeof(T)) > LARGE; }
+struct ScanProblem : Task<T, LINES> {
+    using Task<T, LINES>::Task;
+    bool logs() const { return this->option; }
+    int64_t units() const { return (this->values + PART - 1) / PART * this->heads; }
 };
 
 // Memory for one piece of time.
@@ -75,8 +67,7 @@ struct Part {
         for (int64_t k = 0; k < problem.keys; k++) copy(onto + k * problem.values + first, from + k * V, own);
     }
     T* start(int64_t t) const {
-        const int64_t place = (t / problem.every * problem.batch + b) * problem.heads + h;
-        return problem[SCAN_STARTS].data + place * problem.keys * problem.values;
+        return problem[SCAN_STARTS].data + problem.group(t, b, h) * problem.keys * problem.values;
     }
 
     // Rows of a stream from channel `from` on, and zeros.
@@ -132,7 +123,7 @@ struct Part {
             return at.decays[i * K + k];
         } else if constexpr (G == DECAY_PER_NUMBER) {
             const Vector<T> given = numbers(t + i, k, v);
-            return problem.logs ? exponential<T>(given) : given;
+            return problem.logs() ? exponential<T>(given) : given;
         } else {
             return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
         }
@@ -309,7 +300,7 @@ struct ScanBackward : Part<T, G> {
                     } else if constexpr (G != ADDING) {
                         const Vector<T> of_gate = z * load(at.states + place), a = load(at.gates + place);
                         if constexpr (G == DECAY_PER_NUMBER) {
-                            give_numbers(t + i, k + m, v + j * W, problem.logs ? of_gate * a : of_gate);
+                            give_numbers(t + i, k + m, v + j * W, problem.logs() ? of_gate * a : of_gate);
                         } else {
                             of_step[j] += of_gate * a * load(this->rates + (k + m) * V + v + j * W);
                             of_rate[m][j] += of_gate * a * load(at.steps + i * V + v + j * W);

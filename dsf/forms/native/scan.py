@@ -107,8 +107,8 @@ class NativeScan(Step):
         }
         library.call("scan", "backward", sizes, streams)
         own = (
-            _of_leaf(name, found[name], streams[name], core, space) if name in found else None
-            for name in leaves
+            _of_leaf(name, leaf, found[name], streams[name], core, space) if name in found else None
+            for name, leaf in leaves.items()
         )
         return [of_memory, *own]
 
@@ -154,9 +154,9 @@ def _room_for(name: str, stream: Tensor, core: Core, space: Workspace) -> Tensor
 
 
 def _of_leaf(
-    name: str, found: Tensor, stream: Tensor, core: Core, space: Workspace
+    name: str, leaf: Tensor, found: Tensor, stream: Tensor, core: Core, space: Workspace
 ) -> Tensor | InChunks | None:
-    gate, leaf = core.transition, dict(zip(_names(core), core.tensors, strict=True))[name]
+    gate = core.transition
     if len(found) != len(stream):
         found = found.unflatten(0, (-1, len(stream))).sum(0)
     if name == "decay" and isinstance(gate, Scalar | Diagonal) and gate.log is not None:
