@@ -135,21 +135,25 @@ inline void product_tile(int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t 
 }
 
 // C = A B + what `first` makes of a row's number and a place in it. `m` and `n` are multiples of 16, rows of B and C
-// contiguous.
+// contiguous. Tiles fill the registers; wide and low ones take fewer loads, and pass over C in order.
 template <typename T, typename First>
 void product_from(int64_t m, int64_t n, int64_t depth, Matrix<T> a, Matrix<T> b, T* c, int64_t width, First first) {
     constexpr int64_t W = Lanes<T>::count;
     constexpr int M = DSF_BYTES >= 64 ? 8 : 4;
+    const auto column = [&](auto rows, auto vectors, int64_t j) {
+        for (int64_t i = 0; i < m; i += rows())
+            product_tile<T, rows(), vectors()>(depth, {a.data + i * a.rows, a.rows, a.columns}, {b.data + j, b.rows},
+                                               c + i * width + j, width, i, first);
+        return j + vectors() * W;
+    };
+    const std::integral_constant<int, M> tall;
     for (int64_t j = 0; j < n;) {
-        const bool two = n - j >= 2 * W;
-        for (int64_t i = 0; i < m; i += M) {
-            Matrix<T> rows(a.data + i * a.rows, a.rows, a.columns), part(b.data + j, b.rows);
-            if (two)
-                product_tile<T, M, 2>(depth, rows, part, c + i * width + j, width, i, first);
-            else
-                product_tile<T, M, 1>(depth, rows, part, c + i * width + j, width, i, first);
-        }
-        j += two ? 2 * W : W;
+        if (M == 8 && n - j >= 4 * W)
+            j = column(std::integral_constant<int, 4>(), std::integral_constant<int, 4>(), j);
+        else if (n - j >= 2 * W)
+            j = column(tall, std::integral_constant<int, 2>(), j);
+        else
+            j = column(tall, std::integral_constant<int, 1>(), j);
     }
 }
 
