@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, require
 from dsf.structure.base import matmul
 
 
@@ -32,6 +32,7 @@ class Coupling(ABC):
     own_axes: ClassVar[tuple[int, ...]]
 
     def __post_init__(self) -> None:
+        require("weights", self.weights, Tensor)
         allowed = [3 + axes for axes in self.own_axes]
         if self.weights.ndim not in allowed:
             raise InvalidInput(
@@ -166,6 +167,7 @@ class ScaledCoupling(ChannelCoupling):
 
     def __init__(self, keys: Tensor, gains: Tensor) -> None:
         for name, x in (("keys", keys), ("gains", gains)):
+            require(name, x, Tensor)
             if x.ndim != 4:
                 axes = "(B, T, H, K)" if name == "keys" else "(B, T, H, V)"
                 raise InvalidInput(

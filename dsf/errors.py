@@ -9,6 +9,13 @@ class InvalidInput(ValueError):
     """A value that cannot be used: the message names it, says what was given, what is allowed, what to do."""
 
 
+def require(name: str, x: object, kind: type) -> None:
+    """Raise `InvalidInput` unless `x`, which the caller knows as `name`, is of a kind."""
+    if not isinstance(x, kind):
+        module = kind.__module__.split(".")[0]
+        raise InvalidInput(f"`{name}` must be a {module}.{kind.__name__}; got {type(x).__name__}")
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a form does not admit a system, or why a mixer has no system.

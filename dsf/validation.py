@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dsf.coupling import DenseCoupling, OuterCoupling
-from dsf.errors import InvalidInput
+from dsf.coupling import Coupling, DenseCoupling, OuterCoupling
+from dsf.errors import InvalidInput, require
 from dsf.structure import Elementwise, Identity, Scalar, Structure
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 def check_system(system: System) -> None:
     """Raise `InvalidInput` where the parts of a system do not fit together."""
+    require("transition", system.transition, Structure)
+    require("write", system.write, Coupling)
+    require("read", system.read, Coupling)
+    _check_devices(system)
     _check_leading_axes(system)
     _check_keys(system)
     _check_values(system)
@@ -40,6 +44,10 @@ def check_tokens(system: System, tokens: Tensor) -> torch.Size:
         )
     if not (tokens.is_floating_point() or tokens.is_complex()):
         raise InvalidInput(f"`tokens` must be floating-point or complex; got {tokens.dtype}")
+    if tokens.device != system.device:
+        raise InvalidInput(
+            f"`tokens` is on {tokens.device}, the system on {system.device}; use one device"
+        )
     length = system.length
     if length is not None and tokens.shape[1] != length:
         raise InvalidInput(
@@ -90,6 +98,15 @@ def check_state(system: System, state: State, sizes: tuple[int, int], value_size
 def _same_shape(name: str, tensor: Tensor, wanted: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != wanted:
         raise InvalidInput(f"`{name}` must have shape {wanted}; got {tuple(tensor.shape)}")
+
+
+def _check_devices(system: System) -> None:
+    tensors = (*system.transition.leaves, *system.write.tensors, *system.read.tensors)
+    devices = {x.device for x in tensors}
+    if len(devices) > 1:
+        raise InvalidInput(
+            f"a system lies on one device; got {', '.join(sorted(map(str, devices)))}"
+        )
 
 
 def _check_leading_axes(system: System) -> None:

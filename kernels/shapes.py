@@ -87,10 +87,6 @@ def checked_decay(
             )
         if not x.shape[2] or H % x.shape[2]:
             raise InvalidInput(f"the {H} heads of `g` cannot share the {x.shape[2]} of `{name}`")
-        if x.dtype != v.dtype or x.device != v.device:
-            raise InvalidInput("q, k and v must be of one type, on one device")
-    if v.is_complex():
-        raise InvalidInput(f"q, k and v must be real; got {v.dtype}")
     if k.shape[3] != K:
         raise InvalidInput(f"`k` has {k.shape[3]} channels, `q` has {K}; they must agree")
     shape = (sequences, H, K, v.shape[3])

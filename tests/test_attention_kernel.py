@@ -258,7 +258,7 @@ def packs(queries: tuple[int, ...], keys: tuple[int, ...]) -> dict[str, Tensor]:
 BAD = {
     "axes": (lambda: flash_attention(*wrong(0, 2, 5, 3)), r"`q` must be \(B, T, heads, channels\)"),
     "type": (lambda: flash_attention(*wrong(0, 2, 5, 4, 3, dtype=torch.float32)), "of one type"),
-    "whole": (lambda: flash_attention(*(x.long() for x in drawn(5, 7))), "must be real"),
+    "whole": (lambda: flash_attention(*(x.long() for x in drawn(5, 7))), "of a floating-point type"),
     "values": (lambda: flash_attention(*wrong(2, 2, 6, 2, 2)), "`k` and `v` must agree"),
     "channels": (lambda: flash_attention(*wrong(0, 2, 5, 4, 4)), "`q` and `k` must agree"),
     "heads": (lambda: flash_attention(*wrong(0, 2, 5, 3, 3)), "cannot share"),

@@ -155,7 +155,7 @@ BAD = {
     "state": (lambda: diagonal_decay(*wrong(4, torch.zeros(1, 2, 3, 2))), r"\(N, H, K, V\)"),
     "bonus": (lambda: diagonal_decay(*drawn(2, 2, 2, 2)[:5], bonus=torch.zeros(3)), r"\(2, 3\): \(H, K\)"),
     "device": (
-        lambda: diagonal_decay(*drawn(2, 2, 2, 2)[:5], bonus=torch.zeros(2, 3, device="meta")), "one device",
+        lambda: diagonal_decay(*drawn(2, 2, 2, 2)[:5], bonus=torch.zeros(2, 3, device="meta")), "on cpu",
     ),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dsf.errors import Refused
+from dsf.errors import Refused, require
 from dsf.state import State
 from dsf.system import System
 
@@ -34,6 +34,10 @@ def run(
     >>> y[0, :, 0, 0]
     tensor([2.0000, 3.0000, 3.5000])
     """
+    require("system", system, System)
+    require("tokens", tokens, Tensor)
+    if state is not None:
+        require("state", state, State)
     chosen = select(system, tokens) if form is None else named(form)
     if not (answer := chosen.admits(system)):
         raise Refused(answer)

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, require
 
 from .base import Structure
 from .gates import Elementwise
@@ -30,6 +30,7 @@ class Discretised(Elementwise):
 
     def __init__(self, step: Tensor, rate: Tensor) -> None:
         for name, x in (("step", step), ("rate", rate)):
+            require(name, x, Tensor)
             if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
                 raise InvalidInput(
                     f"Discretised needs a floating-point or complex `{name}` with the axes K, V last; "

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, require
 
 from .base import Cost, Structure, matmul
 from .gates import Diagonal, Identity, Scalar
@@ -32,6 +32,8 @@ class DPLR(Structure):
                 f"DPLR needs an Identity, Scalar or Diagonal `gate`; got {type(self.gate).__name__}"
             )
         p, q = self.left, self.right
+        require("left", p, Tensor)
+        require("right", q, Tensor)
         if p.ndim < 2 or q.ndim < 2 or p.shape[-2:] != q.shape[-2:]:
             raise InvalidInput(
                 "DPLR needs `left` and `right` of equal last axes (K, r); "

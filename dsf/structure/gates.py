@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, require
 
 from .base import Cost, Structure
 
@@ -75,6 +75,7 @@ class Gate(Structure):
         if (self.value is None) == (self.log is None):
             given = "neither" if self.value is None else "both"
             raise InvalidInput(f"{kind} takes one of `value` and `log`; {given} was given")
+        require("value" if self.log is None else "log", self.leaves[0], Tensor)
         if self.leaves[0].ndim < self.own_axes:
             raise InvalidInput(
                 f"{kind} needs at least {self.own_axes} axes ({self._axes()} last); "

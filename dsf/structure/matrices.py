@@ -8,12 +8,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dsf.errors import InvalidInput
+from dsf.errors import InvalidInput, require
 
 from .base import Cost, Structure, matmul
 
 
 def _square(kind: str, matrices: Tensor, axes: int) -> None:
+    require("matrices", matrices, Tensor)
     if matrices.ndim < axes or matrices.shape[-1] != matrices.shape[-2]:
         wanted = "(…, G, b, b)" if axes == 3 else "(…, K, K)"
         raise InvalidInput(f"{kind} needs matrices {wanted}; got shape {tuple(matrices.shape)}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, accumulator
 from dsf.sim import Pattern, Tiling
 
@@ -59,6 +60,8 @@ def flash_attention(
     >>> flash_attention(q, q, v, weight="sigmoid").flatten()
     tensor([0., 1., 3.])
     """
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q)
     check_heads(q, k, v)
     if window is not None and window < 1:
         raise InvalidInput(f"`window` must be at least 1, the query's own key; got {window}")
@@ -102,6 +105,8 @@ def neighborhood_attention(
     rank = pattern.rank
     if pattern.extra_keys:
         raise InvalidInput("extra keys have no place in the layout: leave them out of the pattern")
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != rank + 3 or tuple(x.shape[1 : rank + 1]) != pattern.layout:
             raise InvalidInput(

@@ -85,13 +85,11 @@ class Quantities(Chunked):
 
 
 def check_bonus(bonus: Tensor, g: Tensor) -> None:
-    """Raise `InvalidInput` unless the bonus has a number for each head and key of g, on its device."""
+    """Raise `InvalidInput` unless the bonus has a number for each head and key of g."""
     if bonus.shape != g.shape[2:]:
         raise InvalidInput(
             f"`bonus` must be {tuple(g.shape[2:])}: (H, K); got {tuple(bonus.shape)}"
         )
-    if bonus.device != g.device:
-        raise InvalidInput(f"`bonus` is on {bonus.device}, `g` on {g.device}; use one device")
 
 
 def run(x: Quantities, name: str, upcast: bool, given: Mapping[str, Tensor | None]) -> None:

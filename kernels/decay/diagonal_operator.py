@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import diagonal as chunks
@@ -50,6 +51,8 @@ def diagonal_decay(
     >>> diagonal_decay(two, two, ones, gates, bonus=torch.zeros(1, 2))[0].flatten()
     tensor([0., 2., 3.])
     """
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q, g=g, initial_state=initial_state, bonus=bonus)
     packing = Packing.of(q, starts)
     state = checked_decay(q, k, v, g, initial_state, packing.sequences, per_key=True)
     state = state.to(accumulator(v))

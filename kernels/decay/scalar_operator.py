@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, accumulator, checked_decay
 
 from . import reference
@@ -42,6 +43,8 @@ def scalar_decay(
     >>> y.flatten(), state.flatten()
     (tensor([1.0000, 1.5000, 1.7500]), tensor([1.7500]))
     """
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q, g=g, initial_state=initial_state)
     packing = Packing.of(q, starts)
     state = checked_decay(q, k, v, g, initial_state, packing.sequences)
     state = state.to(accumulator(v))

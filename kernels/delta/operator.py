@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, repeated
 
 from . import chunks, reference
@@ -50,6 +51,8 @@ def delta_rule(
     >>> y.flatten(), state.flatten()
     (tensor([5., 6., 7.]), tensor([7., 0.]))
     """
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q, beta=beta, g=g, initial_state=initial_state)
     packing = Packing.of(q, starts)
     if k.ndim != v.ndim or beta.ndim != k.ndim - 1:
         raise InvalidInput(
@@ -104,6 +107,8 @@ def dplr_rule(
     >>> dplr_rule(e, e, v, -0.5 * e, e, torch.zeros(1, 3, 1))[0].flatten()
     tensor([ 5.0000,  8.5000, 11.2500])
     """
+    check_alike(q=q, k=k, v=v, a=a, b=b)
+    check_real(q, q=q, g=g, initial_state=initial_state)
     packing = Packing.of(q, starts)
     k, v, a, b = (x[..., None, :] if x.ndim == 4 else x for x in (k, v, a, b))
     streams = {"k": k, "v": v, "a": a, "b": b}

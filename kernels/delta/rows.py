@@ -40,8 +40,6 @@ def checked(
             )
         if not x.shape[2] or H % x.shape[2]:
             raise InvalidInput(f"the {H} heads of gates cannot share the {x.shape[2]} of `{name}`")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise InvalidInput(f"q, {', '.join(streams)} must be of one type, on one device")
         if name != "v" and x.shape[4] != K:
             raise InvalidInput(f"`{name}` has {x.shape[4]} channels, `q` has {K}; they must agree")
     shape = (sequences, H, K, streams["v"].shape[4])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike
 from dsf.kernels.shapes import Packing, accumulator
 
 from . import channel as scans
@@ -33,6 +34,7 @@ def gated_scan(
     >>> states.flatten(), last.flatten()
     (tensor([1.0000, 1.5000, 1.7500]), tensor([1.7500]))
     """
+    check_alike(a=a, b=b)
     packing = Packing.of(a, starts, axes=3)
     state = scans.checked_gate(a, b, initial_state, packing.sequences)
     require_runnable(a)

@@ -175,10 +175,6 @@ def checked(
     for name, each in (("a", a), ("w", w)):
         if each.shape != (B, T, H, K, V):
             raise InvalidInput(f"`{name}` must be {(B, T, H, K, V)}; got {tuple(each.shape)}")
-    if any(each.dtype != x.dtype or each.device != x.device for each in (a, w, c)):
-        raise InvalidInput("x, a, w and c must be of one type, on one device")
-    if x.is_complex():
-        raise InvalidInput(f"x, a, w and c must be real; got {x.dtype}")
     shape = (sequences, H, K, V)
     if state is None:
         return torch.zeros(shape, device=x.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 import dsf
 from dsf.coupling import ChannelCoupling, OuterCoupling
 from dsf.kernels.library import Pair, Signature, by_autograd, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, accumulator, windows
 from dsf.state import State
 from dsf.structure import Elementwise
@@ -44,6 +45,8 @@ def elementwise_scan(
     >>> y.flatten(), state.flatten()
     (tensor([1.0000, 1.5000, 1.7500]), tensor([1.7500]))
     """
+    check_alike(x=x, a=a, w=w, c=c)
+    check_real(x, x=x, initial_state=initial_state)
     packing = Packing.of(x, starts)
     state = elementwise.checked(x, a, w, c, initial_state, packing.sequences)
     require_runnable(x)

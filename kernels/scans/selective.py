@@ -201,8 +201,6 @@ def checked(
         raise InvalidInput(
             f"`b` and `c` have {groups} and {c.shape[2]} groups: equal, and a divisor of D = {D}"
         )
-    if any(each.dtype != x.dtype or each.device != x.device for each in (delta, b, c)):
-        raise InvalidInput("x, delta, b and c must be of one type, on one device")
     shape = (sequences, D, N)
     if state is None:
         return torch.zeros(shape, device=x.device)

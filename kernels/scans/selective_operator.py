@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Pair, Signature, define, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 from dsf.kernels.shapes import Packing, accumulator
 
 from . import selective
@@ -44,6 +45,8 @@ def selective_scan(
     >>> y.flatten(), state.flatten()
     (tensor([1.0000, 1.5000, 1.7500]), tensor([1.7500]))
     """
+    check_alike(x=x, delta=delta, b=b, c=c)
+    check_real(x, x=x, A=A, initial_state=initial_state, skip=skip)
     packing = Packing.of(x, starts, axes=3)
     state = selective.checked(x, delta, A, b, c, initial_state, packing.sequences)
     require_runnable(x)

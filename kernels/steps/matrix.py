@@ -189,8 +189,6 @@ def checked_heads(q: Tensor, k: Tensor, v: Tensor, heads: int, *, several: bool 
             raise InvalidInput(
                 f"the {heads} heads of the state cannot share the {x.shape[1]} of `{name}`"
             )
-        if x.dtype != v.dtype or x.device != v.device:
-            raise InvalidInput("q, k and v must be of one type, on one device")
     if k.shape[-1] != q.shape[2]:
         raise InvalidInput(f"`k` has {k.shape[-1]} channels, `q` has {q.shape[2]}; they must agree")
 

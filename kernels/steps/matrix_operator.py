@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.library import Signature, define_in_place, require_no_gradient, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 
 from . import matrix
 from . import matrix_reference as reference
@@ -56,6 +57,7 @@ def decay_step(
         raise InvalidInput(
             'a `bonus` is for the token that the state does not have: timing="before"'
         )
+    check_real(q, q=q, g=g, beta=beta, bonus=bonus)
     given = {"state": state, "q": q, "k": k, "v": v, "g": g, "beta": beta, "bonus": bonus}
     require_no_gradient("decay_step", given, "scalar_decay, or a form of dsf.run")
     before = timing == "before"
@@ -89,6 +91,7 @@ def delta_step(
     >>> [delta_step(state, key, key, torch.full((1, 1, 1), x)).item() for x in (5.0, 6.0)]
     [5.0, 6.0]
     """
+    check_real(q, q=q, beta=beta, g=g)
     given = {"state": state, "q": q, "k": k, "v": v, "beta": beta, "g": g}
     require_no_gradient("delta_step", given, "a form of dsf.run")
     return _stepped(state, q, k, v, g, beta, None, None, None, slots, scale, "delta", False)
@@ -120,12 +123,14 @@ def dplr_step(
     >>> [dplr_step(state, key, key, torch.full((1, 1, 1), x), -key, key).item() for x in (5.0, 6.0)]
     [5.0, 6.0]
     """
+    check_real(q, q=q, a=a, b=b, g=g)
     given = {"state": state, "q": q, "k": k, "v": v, "a": a, "b": b, "g": g}
     require_no_gradient("dplr_step", given, "a form of dsf.run")
     return _stepped(state, q, k, v, g, None, a, b, None, slots, scale, "dplr", False)
 
 
 def _stepped(state: Tensor, q: Tensor, k: Tensor, v: Tensor, *others) -> Tensor:
+    check_alike(q=q, k=k, v=v)
     require_runnable(v)
     return _operator(state, q, k, v, *others)
 

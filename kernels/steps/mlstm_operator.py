@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dsf.errors import InvalidInput
 from dsf.kernels.library import Signature, define_in_place, require_no_gradient, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 
 from . import matrix
 from . import matrix_reference as reference
@@ -49,6 +50,8 @@ def mlstm_step(
     >>> [mlstm_step(state, n, m, one, one, x * one, gate, 0 * gate).item() for x in (1.0, 3.0)]
     [1.0, 2.0]
     """
+    check_alike(q=q, k=k, v=v)
+    check_real(q, q=q, input_gate=input_gate, log_forget=log_forget)
     given = {"state": state, "normaliser": normaliser, "stabiliser": stabiliser, "q": q, "k": k}
     given |= {"v": v, "input_gate": input_gate, "log_forget": log_forget}
     require_no_gradient("mlstm_step", given, "a form of dsf.run")

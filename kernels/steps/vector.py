@@ -95,10 +95,9 @@ class Gated:
 
     def __post_init__(self) -> None:
         a, b = self.a, self.b
-        if a.ndim != 2 or a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        if a.ndim != 2 or a.shape != b.shape:
             raise InvalidInput(
-                "`a` and `b` must be (B, D), one token, of one type, on one device; got "
-                f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
+                f"`a` and `b` must be (B, D), one token; got {tuple(a.shape)} and {tuple(b.shape)}"
             )
         checked_cache("state", self.state, (a.shape[1],), "D", a)
         checked_slots(self.slots, self.state, a.shape[0])
@@ -140,13 +139,8 @@ class Selective:
             raise InvalidInput(
                 f"`b` and `c` have {self.groups} and {self.c.shape[1]} groups: equal, and a divisor of D = {D}"
             )
-        if any(each.dtype != x.dtype for each in (self.delta, b, self.c)):
-            raise InvalidInput("x, delta, b and c must be of one type")
         if self.skip is not None and tuple(self.skip.shape) != (D,):
             raise InvalidInput(f"`skip` must be ({D},); got {tuple(self.skip.shape)}")
-        others = (self.delta, A, b, self.c) + (() if self.skip is None else (self.skip,))
-        if any(each.device != x.device for each in others):
-            raise InvalidInput("x, delta, A, b, c and skip must be on one device")
         checked_cache("state", self.state, (D, A.shape[1]), "D, N", x)
         checked_slots(self.slots, self.state, B)
 

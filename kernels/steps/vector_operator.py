@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dsf.kernels.library import Signature, define_in_place, require_no_gradient, require_runnable
+from dsf.kernels.numbers import check_alike, check_real
 
 from . import vector
 from .cache import active
@@ -30,6 +31,7 @@ def scan_step(state: Tensor, a: Tensor, b: Tensor, *, slots: Tensor | None = Non
     >>> [scan_step(state, half, one).item() for _ in range(3)]
     [1.0, 1.5, 1.75]
     """
+    check_alike(a=a, b=b)
     require_no_gradient("scan_step", {"state": state, "a": a, "b": b}, "gated_scan")
     require_runnable(a)
     return _scan(state, a, b, slots)
@@ -65,6 +67,8 @@ def selective_step(
     >>> [selective_step(state, one, one, half, one[None], one[None]).item() for _ in range(3)]
     [1.0, 1.5, 1.75]
     """
+    check_alike(x=x, delta=delta, b=b, c=c)
+    check_real(x, x=x, A=A, skip=skip)
     given = {"state": state, "x": x, "delta": delta, "A": A, "b": b, "c": c, "skip": skip}
     require_no_gradient("selective_step", given, "selective_scan")
     require_runnable(x)
