@@ -21,6 +21,7 @@ from dsf.structure import (
     alike,
     compose,
 )
+from dsf.structure.base import matmul
 from dsf.system import System
 
 
@@ -120,7 +121,7 @@ def _check_adjoint(system: System) -> None:
 def _through(write: Coupling, read: Coupling) -> Structure:
     """(C B)ᵀ of one step as a map on tokens."""
     if isinstance(write, DenseCoupling):
-        product = (read.weights @ write.weights).transpose(-1, -2)
+        product = matmul(read.weights, write.weights).transpose(-1, -2)
         if product.shape[-1] != product.shape[-2]:
             raise InvalidInput("`adjoint` of dense couplings needs as many outputs as inputs")
         return Dense(product)

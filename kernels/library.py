@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import Refusal, Refused
+from dsf.precision import keeps_precision
 
 Function = Callable[..., tuple[Tensor, ...]]
 AnyFunction = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -252,12 +253,12 @@ def define_in_place(
     """
     made = torch.library.custom_op(
         f"dsf::{signature.name}",
-        cuda,
+        keeps_precision(cuda),
         mutates_args=signature.mutates,
         device_types="cuda",
         schema=signature.schema,
     )
-    made.register_kernel("cpu")(cpu)
+    made.register_kernel("cpu")(keeps_precision(cpu))
     made.register_fake(shapes)
     return made
 
@@ -278,8 +279,8 @@ def _made(
 ) -> torch._ops.OpOverload:
     """As `torch.library.custom_op` makes it, without what that does in Python at every call."""
     _LIBRARY.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
-    _LIBRARY.impl(name, on_cuda, "CUDA")
-    _LIBRARY.impl(name, on_cpu, "CPU")
+    _LIBRARY.impl(name, keeps_precision(on_cuda), "CUDA")
+    _LIBRARY.impl(name, keeps_precision(on_cpu), "CPU")
     torch.library.register_fake(f"dsf::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.dsf, name).default
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsf.coupling import DenseCoupling
 from dsf.errors import InvalidInput
+from dsf.precision import keeps_precision
 from dsf.structure import Dense, Scalar, Structure
 from dsf.system import System
 
@@ -17,6 +18,7 @@ from .lowering import lower
 from .matrix import Matrix, token_mixing
 
 
+@keeps_precision
 def mixing_matrix(system: System, length: int | None = None) -> Tensor:
     r"""Φ with y = Φ u from an empty state: normaliser, read timing and feedthrough included, offset not.
 

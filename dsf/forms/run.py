@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dsf.errors import Refused, require
+from dsf.precision import keeps_precision
 from dsf.state import State
 from dsf.system import System
 
@@ -13,6 +14,7 @@ from .lowering import lower
 from .selection import named, select
 
 
+@keeps_precision
 def run(
     system: System, tokens: Tensor, state: State | None = None, *, form: Form | str | None = None
 ) -> tuple[Tensor, State]:

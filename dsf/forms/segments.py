@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dsf.precision import keeps_precision
+
 from .chunk_layout import InChunks
 from .core import Core, along_time
 from .workspace import Workspace, fresh
@@ -119,6 +121,7 @@ def walk(
     return outputs.whole, memories, kept
 
 
+@keeps_precision
 def walk_back(
     step: Step,
     core: Core,

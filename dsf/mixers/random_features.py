@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dsf.precision import keeps_precision
 from dsf.shapes import Float
 from dsf.system import System
 
@@ -12,6 +13,7 @@ from .architecture import Architecture, Draw, Sample
 from .linear_attention import linear_attention
 
 
+@keeps_precision
 def positive_features(x: Tensor, omega: Tensor) -> Tensor:
     r"""φ(x) = e^{ωᵀx - ‖x‖²/2} / √M per row of `omega` (M, K); E φ(x)ᵀφ(y) = e^{xᵀy} for ω ~ N(0, I).
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput, Refusal
+from dsf.precision import keeps_precision
 from dsf.shapes import Float
 from dsf.system import System
 
@@ -31,6 +32,7 @@ class ScoreMixer(Mixer):
     def _infinite(self) -> Refusal:
         """Why no state of fixed size reproduces the weights of an unlimited band."""
 
+    @keeps_precision
     def __call__(self, values: Tensor) -> Tensor:
         check_values(values, self.k)
         return torch.einsum("bhij,bjhv->bihv", self.weights(), values)
@@ -72,6 +74,7 @@ class ScoreMixer(Mixer):
         return self.band.pairs(length) * (self.k.shape[-1] + values)
 
 
+@keeps_precision
 def scores(q: Tensor, k: Tensor) -> Tensor:
     """q_i·k_j/√K as (B, H, T, T)."""
     return torch.einsum("bihk,bjhk->bhij", q, k) / q.shape[-1] ** 0.5

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dsf.errors import InvalidInput, Refusal
+from dsf.precision import keeps_precision
 
 from .band import CAUSAL, Band
 from .scores import ScoreMixer, check_queries, check_values, scores
@@ -50,6 +51,7 @@ class SoftmaxAttention(ScoreMixer):
     def weights(self) -> Tensor:
         return self._weights(self.k)
 
+    @keeps_precision
     def continued(self, values: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         """Outputs (B, T, H, V) and the cache after the last token; `cache` holds earlier tokens.
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dsf.coupling import OuterCoupling
 from dsf.errors import InvalidInput
+from dsf.precision import keeps_precision
 from dsf.shapes import Float
 from dsf.structure import Identity
 from dsf.system import System
@@ -15,6 +16,7 @@ from .recurrence import Recurrence
 from .scores import check_queries
 
 
+@keeps_precision
 def agent_attention(
     q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T H K"], agents: int
 ) -> Recurrence:

@@ -10,7 +10,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dsf.precision import keeps_precision
 
+
+@keeps_precision
 def matmul(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right` where one factor may be complex and the other real."""
     dtype = torch.promote_types(left.dtype, right.dtype)
