@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,7 +28,15 @@ class State:
     memory: Tensor
     normaliser: Tensor | None = None
     stabiliser: Tensor | None = None
-    carried: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "carried", MappingProxyType(dict(self.carried)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and files: the view of `carried` that nobody can write to has no pickle."""
+        fields = self.memory, self.normaliser, self.stabiliser, dict(self.carried)
+        return type(self), fields
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to every tensor (to move, detach, select along the batch …)."""
@@ -36,7 +44,7 @@ class State:
         def optional(x: Tensor | None) -> Tensor | None:
             return None if x is None else function(x)
 
-        carried = MappingProxyType({name: function(x) for name, x in self.carried.items()})
+        carried = {name: function(x) for name, x in self.carried.items()}
         return type(self)(
             function(self.memory), optional(self.normaliser), optional(self.stabiliser), carried
         )

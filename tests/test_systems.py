@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from lawbook.bits import same
 from lawbook.rows import Row
 
 import dsf
@@ -14,7 +18,7 @@ from dsf.coupling import ChannelCoupling, DenseCoupling, OuterCoupling
 from dsf.errors import InvalidInput, Refused
 from dsf.forms import explain, forms, run, select
 from dsf.forms.chunkwise import Chunkwise
-from dsf.mixers import Recurrence, linear_attention, retnet
+from dsf.mixers import Recurrence, linear_attention, mlstm, retnet
 from dsf.numerics import BoundExceeded, require_within, unit_roundoff
 from dsf.state import State
 from dsf.structure import DPLR, Dense, Diagonal, Elementwise, Identity, Scalar
@@ -341,3 +345,26 @@ def test_every_kernel_of_a_convolution_is_the_power_of_the_transition() -> None:
                 vandermonde_kernel(transition.decay, reads, writes, 50), exact, bound, name
             )
     assert isinstance(Dense(torch.eye(2)), Dense)
+
+
+@pytest.mark.parametrize("again", ("copy", "file"))
+def test_systems_and_states_are_copied_and_kept_in_files(again: str) -> None:
+    """A run that goes on from what was kept is the run itself, bit by bit."""
+    one = torch.rand(1, 6, 1, 2, generator=torch.Generator().manual_seed(0))
+    system = mlstm(one, one, one[..., 0], -one[..., 1])
+    state = replace(run(system, one)[1], carried={"taps": one})
+
+    def kept(x):
+        if again == "copy":
+            return copy.deepcopy(x)
+        torch.save(x, file := io.BytesIO())
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+    outputs, last = run(kept(system), one, kept(state))
+    expected, final = run(system, one, state)
+    same(outputs, expected, "outputs")
+    same(last.memory, final.memory, "memory")
+    same(last.carried["taps"], one, "carried")
+    with pytest.raises(TypeError, match="assignment"):
+        last.carried["taps"] = one
