@@ -93,7 +93,8 @@ def call(library: str, name: str, sizes: Sequence[int], streams: Mapping[str, Te
         if x is None:
             given += [0, 0, 0, 0]
             continue
-        assert x.dtype == dtype and (x.shape[-1] <= 1 or x.stride(-1) == 1 or not x.numel())
+        assert x.dtype == dtype and not x.is_neg()
+        assert x.shape[-1] <= 1 or x.stride(-1) == 1 or not x.numel()
         given += [x.data_ptr(), *x.stride()[:3]]
     function = getattr(_library(library), f"dsf_{name}_{str(dtype).removeprefix('torch.')}")
     return bool(function(_integers(sizes), _integers(given)))

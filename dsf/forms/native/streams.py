@@ -59,13 +59,14 @@ def wide(x: Tensor, core: Core) -> Tensor:
 
 
 def contiguous(x: Tensor) -> Tensor:
-    """Each vector in one piece."""
+    """Each vector in one piece, no sign left to be taken when it is read."""
+    x = x.resolve_neg()
     return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
 
 
 def state(x: Tensor) -> Tensor:
     """(B, H, K, V) as a stream of one step."""
-    return x.flatten(2)[:, None]
+    return contiguous(x.flatten(2)[:, None])
 
 
 def threads(core: Core, units: int) -> int:
