@@ -28,15 +28,15 @@ template <typename T>
 struct ScanRoom {
     std::vector<T> room;
     T *reads, *writes, *decays, *gains, *values, *written, *steps, *outputs, *above, *of_written, *of_steps;
-    T *states, *gates, *of_reads, *of_writes, *of_decays, *of_all;
+    T *states, *gates, *of_reads, *of_writes, *of_decays, *of_all, *summands, *turned;
 
     explicit ScanRoom(const ScanProblem<T>& problem) {
-        const int64_t P = problem.every, K = problem.keys, V = PART;
-        const int64_t walked = P * 8 * Lanes<T>::count;  // of a few keys and vectors of channels
-        const int64_t sizes[] = {P * K, P * K, P * K, P * V, P * V, P * V, P * V, P * V, P * V, P * V, P * V,
-                                 walked + 8 * Lanes<T>::count, walked, P * K, P * K, P * K, P * Lanes<T>::count};
+        const int64_t P = padded(problem.every), K = padded(problem.keys), V = PART, W = Lanes<T>::count;
+        const int64_t walked = P * 10 * W;  // of a few keys and vectors of channels
+        const int64_t sizes[] = {P * K, P * K, P * K, P * V, P * V, P * V, P * V, P * V, P * V, P * V, P * V, walked,
+                                 walked, P * K, P * K, P * K, P * W, 4 * P * W, P * K};
         T** places[] = {&reads, &writes, &decays, &gains, &values, &written, &steps, &outputs, &above, &of_written,
-                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all};
+                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all, &summands, &turned};
         divide(room, sizes, places);
     }
 };
@@ -82,11 +82,13 @@ struct Part {
         const Stream<T>& stream = problem[line];
         if (stream.data) put(stream.at(b, t, h) + first, stream.time, rows, V, own, n, problem.large());
     }
-    // What was summed over the channels of this part: (parts, batch, time, heads, size).
-    void give_sums(Line line, const T* rows, int64_t size, int64_t t, int64_t n) const {
+    // What was summed over the channels of this part, `rows` of time for each key: (parts, batch, time, heads, size).
+    void give_sums(ScanRoom<T>& at, Line line, const T* rows, int64_t size, int64_t t, int64_t n) const {
         const Stream<T>& stream = problem[line];
         if (!stream.data) return;
-        put(stream.at(part * problem.batch + b, t, h), stream.time, rows, K, size, n);
+        const int64_t steps = padded(problem.every), keys = padded(size);
+        transpose(keys, steps, rows, steps, at.turned, keys);
+        put(stream.at(part * problem.batch + b, t, h), stream.time, at.turned, keys, size, n);
     }
 
     void take(ScanRoom<T>& at, int64_t t, int64_t n) const {
@@ -182,7 +184,7 @@ struct ScanForward : Part<T, G> {
 template <typename T, int G>
 struct ScanBackward : Part<T, G> {
     static constexpr bool ascending = false;
-    static constexpr int M = 2, N = DSF_BYTES >= 64 && G < DECAY_PER_NUMBER ? 4 : 2;  // keys and vectors at once
+    static constexpr int M = 2, MOST = DSF_BYTES >= 64 && G < DECAY_PER_NUMBER ? 5 : 2;  // keys and vectors at once
     using Room = ScanRoom<T>;
     using P = Part<T, G>;
     using P::K, P::V, P::W, P::problem, P::state, P::own;
@@ -202,22 +204,18 @@ struct ScanBackward : Part<T, G> {
         this->take_state(this->start(t), begun);
         this->fetch(SCAN_OUTPUT, this->first, own, V, t, n, at.above);
         for (T* x : {at.of_written, at.of_steps}) std::memset(x, 0, n * V * sizeof(T));
-        for (T* x : {at.of_reads, at.of_writes, at.of_decays}) std::memset(x, 0, n * K * sizeof(T));
         std::memset(at.of_all, 0, n * W * sizeof(T));
-        int64_t v = 0, k = 0;
-        for (; v + N * W <= own; v += N * W) {
-            for (k = 0; k + M <= K; k += M) walk<M, N, false>(at, t, n, k, v);
-            for (; k < K; k++) walk<1, N, false>(at, t, n, k, v);
+        int64_t vectors = (own + W - 1) / W;
+        for (int64_t v = 0, groups = (vectors + MOST - 1) / MOST; groups; groups--) {
+            const int64_t some = (vectors + groups - 1) / groups;
+            walk_keys<MOST>(at, t, n, v, some);
+            v += some * W, vectors -= some;
         }
-        for (; v < own; v += W)
-            for (k = 0; k < K; k++) walk<1, 1, true>(at, t, n, k, v);
-        this->give_sums(OF_READ, at.of_reads, problem.keys, t, n);
-        this->give_sums(OF_WRITE, at.of_writes, problem.keys, t, n);
-        if (G == ONE_DECAY)
-            for (int64_t i = 0; i < n; i++)
-                for (int64_t j = 0; j < W; j++) at.of_decays[i * K] += at.of_all[i * W + j];
+        this->give_sums(at, OF_READ, at.of_reads, problem.keys, t, n);
+        this->give_sums(at, OF_WRITE, at.of_writes, problem.keys, t, n);
+        if (G == ONE_DECAY) sum(at.of_all, at.of_decays, n, false);
         if (G == DECAY_PER_KEY || G == ONE_DECAY)
-            this->give_sums(OF_DECAY, at.of_decays, G == ONE_DECAY ? 1 : problem.keys, t, n);
+            this->give_sums(at, OF_DECAY, at.of_decays, G == ONE_DECAY ? 1 : problem.keys, t, n);
         if (problem[SCAN_GAIN].data) {
             for (int64_t j = 0; j < n * V; j += W) {
                 const Vector<T> both = load(at.of_written + j);
@@ -230,34 +228,52 @@ struct ScanBackward : Part<T, G> {
         if (G == STEP_TIMES_RATE) this->give(OF_STEP, at.of_steps, t, n);
     }
 
-    // Zero in the lanes that no channel has, lest zero times infinity gets into a sum.
-    template <bool Partial>
-    Vector<T> trimmed(Vector<T> x, int64_t v) const {
-        if (Partial && v + W > own)
-            for (int64_t j = own - v; j < W; j++) x[j] = T(0);
-        return x;
+    // All keys of so many vectors of channels, at most N.
+    template <int N>
+    void walk_keys(Room& at, int64_t t, int64_t n, int64_t v, int64_t vectors) {
+        if constexpr (N > 1)
+            if (vectors < N) return walk_keys<N - 1>(at, t, n, v, vectors);
+        int64_t k = 0;
+        for (; k + M <= K; k += M) walk<M, N>(at, t, n, k, v);
+        for (; k < K; k++) walk<1, N>(at, t, n, k, v);
     }
 
-    template <int M, int N, bool Partial>
+    // The sum of each of n vectors.
+    static void sum(const T* vectors, T* onto, int64_t n, bool add) {
+        for (int64_t i = 0; i < n; i += W) {
+            Vector<T> rows[W];
+#pragma GCC unroll 16
+            for (int j = 0; j < W; j++) rows[j] = load(vectors + (i + j) * W);
+            sum_across<T>(rows);
+            store<T>(onto + i, add ? load(onto + i) + rows[0] : rows[0]);
+        }
+    }
+
+    // Up through the states and what reads saw of them, and down through their gradients. Lanes that no channel has
+    // are zero, or not numbers where a gate, a read or a write is none: nor are then the sums.
+    template <int M, int N>
     void walk(Room& at, int64_t t, int64_t n, int64_t k, int64_t v) {
         constexpr int64_t next = M * N * W;
+        const int64_t steps = padded(problem.every);
+        const auto sum_keys = [&](const T* summands, T* onto) {
+            for (int m = 0; m < M; m++) sum(summands + m * steps * W, onto + (k + m) * steps, n, v > 0);
+        };
         Vector<T> h[M][N], later[M][N], of_rate[M][N];
 #pragma GCC unroll 2
         for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-            for (int j = 0; j < N; j++) {
-                const int64_t place = (k + m) * V + v + j * W;
-                store<T>(at.states + (m * N + j) * W, h[m][j] = load(begun + place));
-                later[m][j] = load(state + place);
-                if (G == STEP_TIMES_RATE) of_rate[m][j] = load(of_rates + place);
-            }
+#pragma GCC unroll 5
+            for (int j = 0; j < N; j++) h[m][j] = load(begun + (k + m) * V + v + j * W);
         for (int64_t i = 0; i < n; i++) {
-            Vector<T> written[N];
-#pragma GCC unroll 4
-            for (int j = 0; j < N; j++) written[j] = load(at.written + i * V + v + j * W);
+            Vector<T> above[N], written[N];
+#pragma GCC unroll 5
+            for (int j = 0; j < N; j++) {
+                above[j] = load(at.above + i * V + v + j * W);
+                written[j] = load(at.written + i * V + v + j * W);
+            }
 #pragma GCC unroll 2
-            for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
+            for (int m = 0; m < M; m++) {
+                Vector<T> of_read = {};
+#pragma GCC unroll 5
                 for (int j = 0; j < N; j++) {
                     const int64_t place = i * next + (m * N + j) * W;
                     const Vector<T> entering = at.writes[i * K + k + m] * written[j];
@@ -266,16 +282,25 @@ struct ScanBackward : Part<T, G> {
                     } else {
                         const auto a = this->gate(at, t, i, k + m, v + j * W);
                         if constexpr (G >= DECAY_PER_NUMBER) store<T>(at.gates + place, a);
+                        store<T>(at.states + place, h[m][j]);
                         h[m][j] = a * h[m][j] + entering;
                     }
-                    h[m][j] = trimmed<Partial>(h[m][j], v + j * W);
-                    store<T>(at.states + place + next, h[m][j]);
+                    of_read += h[m][j] * above[j];
                 }
+                store<T>(at.summands + (m * steps + i) * W, of_read);
+            }
         }
-        Sums<T> sums;
+        sum_keys(at.summands, at.of_reads);
+#pragma GCC unroll 2
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 5
+            for (int j = 0; j < N; j++) {
+                later[m][j] = load(state + (k + m) * V + v + j * W);
+                if (G == STEP_TIMES_RATE) of_rate[m][j] = load(of_rates + (k + m) * V + v + j * W);
+            }
         for (int64_t i = n - 1; i >= 0; i--) {
             Vector<T> above[N], written[N], of_written[N], of_step[N], of_all = {};
-#pragma GCC unroll 4
+#pragma GCC unroll 5
             for (int j = 0; j < N; j++) {
                 const int64_t place = i * V + v + j * W;
                 above[j] = load(at.above + place), written[j] = load(at.written + place);
@@ -284,14 +309,13 @@ struct ScanBackward : Part<T, G> {
             }
 #pragma GCC unroll 2
             for (int m = 0; m < M; m++) {
-                Vector<T> of_read = {}, of_write = {}, of_decay = {};
+                Vector<T> of_write = {}, of_decay = {};
                 const int64_t row = i * K + k + m;
-#pragma GCC unroll 4
+#pragma GCC unroll 5
                 for (int j = 0; j < N; j++) {
                     const int64_t place = i * next + (m * N + j) * W;
                     Vector<T>& z = later[m][j];
-                    z = trimmed<Partial>(z + at.reads[row] * above[j], v + j * W);
-                    of_read += load(at.states + place + next) * above[j];
+                    z += at.reads[row] * above[j];
                     of_write += z * written[j];
                     of_written[j] += at.writes[row] * z;
                     if constexpr (G == ONE_DECAY || G == DECAY_PER_KEY) {
@@ -308,26 +332,25 @@ struct ScanBackward : Part<T, G> {
                         z *= a;
                     }
                 }
-                sums.put(at.of_reads + row, of_read);
-                sums.put(at.of_writes + row, of_write);
-                if constexpr (G == DECAY_PER_KEY) sums.put(at.of_decays + row, of_decay);
-                of_all += of_decay;
+                store<T>(at.summands + (m * steps + i) * W, of_write);
+                if constexpr (G == DECAY_PER_KEY) store<T>(at.summands + ((2 + m) * steps + i) * W, of_decay);
+                if constexpr (G == ONE_DECAY) of_all += of_decay;
             }
-#pragma GCC unroll 4
+#pragma GCC unroll 5
             for (int j = 0; j < N; j++) {
                 store<T>(at.of_written + i * V + v + j * W, of_written[j]);
                 if (G == STEP_TIMES_RATE) store<T>(at.of_steps + i * V + v + j * W, of_step[j]);
             }
             if (G == ONE_DECAY) store<T>(at.of_all + i * W, load(at.of_all + i * W) + of_all);
         }
-        sums.finish();
+        sum_keys(at.summands, at.of_writes);
+        if (G == DECAY_PER_KEY) sum_keys(at.summands + 2 * steps * W, at.of_decays);
 #pragma GCC unroll 2
         for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 5
             for (int j = 0; j < N; j++) {
-                const int64_t place = (k + m) * V + v + j * W;
-                store<T>(state + place, later[m][j]);
-                if (G == STEP_TIMES_RATE) store<T>(of_rates + place, of_rate[m][j]);
+                store<T>(state + (k + m) * V + v + j * W, later[m][j]);
+                if (G == STEP_TIMES_RATE) store<T>(of_rates + (k + m) * V + v + j * W, of_rate[m][j]);
             }
     }
 
