@@ -28,15 +28,16 @@ template <typename T>
 struct ScanRoom {
     std::vector<T> room;
     T *reads, *writes, *decays, *gains, *values, *written, *steps, *outputs, *above, *of_written, *of_steps;
-    T *states, *gates, *of_reads, *of_writes, *of_decays, *of_all, *summands, *turned;
+    T *states, *gates, *of_reads, *of_writes, *of_decays, *of_all, *summands, *turned, *numbers;
 
     explicit ScanRoom(const ScanProblem<T>& problem) {
         const int64_t P = padded(problem.every), K = padded(problem.keys), V = PART, W = Lanes<T>::count;
         const int64_t walked = P * 10 * W;  // of a few keys and vectors of channels
+        const int64_t numbers = problem.gate == DECAY_PER_NUMBER ? K * P * V : 0;
         const int64_t sizes[] = {P * K, P * K, P * K, P * V, P * V, P * V, P * V, P * V, P * V, P * V, P * V, walked,
-                                 walked, P * K, P * K, P * K, P * W, 4 * P * W, P * K};
+                                 walked, P * K, P * K, P * K, P * W, 4 * P * W, P * K, numbers};
         T** places[] = {&reads, &writes, &decays, &gains, &values, &written, &steps, &outputs, &above, &of_written,
-                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all, &summands, &turned};
+                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all, &summands, &turned, &this->numbers};
         divide(room, sizes, places);
     }
 };
@@ -88,7 +89,7 @@ struct Part {
         if (!stream.data) return;
         const int64_t steps = padded(problem.every), keys = padded(size);
         transpose(keys, steps, rows, steps, at.turned, keys);
-        put(stream.at(part * problem.batch + b, t, h), stream.time, at.turned, keys, size, n);
+        put(stream.at(part * problem.batch + b, t, h), stream.time, at.turned, keys, size, n, problem.large());
     }
 
     void take(ScanRoom<T>& at, int64_t t, int64_t n) const {
@@ -102,33 +103,25 @@ struct Part {
         if (G == ONE_DECAY) fetch(SCAN_DECAY, 0, 1, 1, t, n, at.decays);
         if (G == DECAY_PER_KEY) fetch(SCAN_DECAY, 0, problem.keys, K, t, n, at.decays);
         if (G == STEP_TIMES_RATE) fetch(SCAN_STEP, first, own, V, t, n, at.steps);
+        if (G == DECAY_PER_NUMBER)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t k = 0; k < K; k++)
+                    fetch(SCAN_DECAY, k * problem.values + first, own, V, t + i, 1, number(at, i, k, 0));
     }
 
-    // Of channels v … of key k: decays that are numbers of their own lie in the stream.
-    T* number(Line line, int64_t t, int64_t k, int64_t v) const {
-        return problem[line].at(b, t, h) + k * problem.values + first + v;
-    }
-    Vector<T> numbers(int64_t t, int64_t k, int64_t v) const {
-        if (v + W <= own) return load(number(SCAN_DECAY, t, k, v));
-        T some[W] = {};
-        for (int64_t j = 0; v + j < own; j++) some[j] = number(SCAN_DECAY, t, k, v)[j];
-        return load(some);
+    // Decays that are numbers of their own lie by keys: (keys, time, channels).
+    T* number(const ScanRoom<T>& at, int64_t i, int64_t k, int64_t v) const {
+        return at.numbers + (k * problem.every + i) * V + v;
     }
 
-    // a of key k in the step i of the piece at t.
-    auto gate(const ScanRoom<T>& at, int64_t t, int64_t i, int64_t k, int64_t v) const {
-        if constexpr (G == ADDING) {
-            return T(1);
-        } else if constexpr (G == ONE_DECAY) {
-            return at.decays[i];
-        } else if constexpr (G == DECAY_PER_KEY) {
-            return at.decays[i * K + k];
-        } else if constexpr (G == DECAY_PER_NUMBER) {
-            const Vector<T> given = numbers(t + i, k, v);
-            return problem.logs() ? exponential<T>(given) : given;
-        } else {
-            return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
-        }
+    // a of key k in step i, of all channels or of those from v on.
+    T shared_gate(const ScanRoom<T>& at, int64_t i, int64_t k) const {
+        return G == ONE_DECAY ? at.decays[i] : G == DECAY_PER_KEY ? at.decays[i * K + k] : T(1);
+    }
+    Vector<T> own_gate(const ScanRoom<T>& at, int64_t i, int64_t k, int64_t v) const {
+        if (G == STEP_TIMES_RATE) return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
+        const Vector<T> given = load(number(at, i, k, v));
+        return problem.logs() ? exponential<T>(given) : given;
     }
 };
 
@@ -151,14 +144,14 @@ struct ScanForward : Part<T, G> {
         std::memset(at.outputs, 0, n * V * sizeof(T));
         for (int64_t v = 0; v < V; v += W) {
             int64_t k = 0;
-            for (; k + M <= K; k += M) walk<M>(at, t, n, k, v);
-            for (; k < K; k++) walk<1>(at, t, n, k, v);
+            for (; k + M <= K; k += M) walk<M>(at, n, k, v);
+            for (; k < K; k++) walk<1>(at, n, k, v);
         }
         this->give(SCAN_OUTPUT, at.outputs, t, n);
     }
 
     template <int N>
-    void walk(Room& at, int64_t t, int64_t n, int64_t k, int64_t v) {
+    void walk(Room& at, int64_t n, int64_t k, int64_t v) {
         Vector<T> own[N];
         for (int m = 0; m < N; m++) own[m] = load(state + (k + m) * V + v);
         for (int64_t i = 0; i < n; i++) {
@@ -167,7 +160,11 @@ struct ScanForward : Part<T, G> {
 #pragma GCC unroll 4
             for (int m = 0; m < N; m++) {
                 const Vector<T> entering = at.writes[i * K + k + m] * written;
-                own[m] = G == ADDING ? own[m] + entering : this->gate(at, t, i, k + m, v) * own[m] + entering;
+                if constexpr (G >= DECAY_PER_NUMBER)
+                    own[m] *= this->own_gate(at, i, k + m, v);
+                else if constexpr (G != ADDING)
+                    own[m] *= this->shared_gate(at, i, k + m);
+                own[m] += entering;
                 output += at.reads[i * K + k + m] * own[m];
             }
             store<T>(at.outputs + i * V + v, output);
@@ -208,7 +205,7 @@ struct ScanBackward : Part<T, G> {
         int64_t vectors = (own + W - 1) / W;
         for (int64_t v = 0, groups = (vectors + MOST - 1) / MOST; groups; groups--) {
             const int64_t some = (vectors + groups - 1) / groups;
-            walk_keys<MOST>(at, t, n, v, some);
+            walk_keys<MOST>(at, n, v, some);
             v += some * W, vectors -= some;
         }
         this->give_sums(at, OF_READ, at.of_reads, problem.keys, t, n);
@@ -216,6 +213,7 @@ struct ScanBackward : Part<T, G> {
         if (G == ONE_DECAY) sum(at.of_all, at.of_decays, n, false);
         if (G == DECAY_PER_KEY || G == ONE_DECAY)
             this->give_sums(at, OF_DECAY, at.of_decays, G == ONE_DECAY ? 1 : problem.keys, t, n);
+        if (G == DECAY_PER_NUMBER && problem[OF_DECAY].data) give_numbers(at, t, n);
         if (problem[SCAN_GAIN].data) {
             for (int64_t j = 0; j < n * V; j += W) {
                 const Vector<T> both = load(at.of_written + j);
@@ -228,14 +226,21 @@ struct ScanBackward : Part<T, G> {
         if (G == STEP_TIMES_RATE) this->give(OF_STEP, at.of_steps, t, n);
     }
 
+    void give_numbers(Room& at, int64_t t, int64_t n) const {
+        for (int64_t i = 0; i < n; i++) {
+            T* onto = problem[OF_DECAY].at(this->b, t + i, this->h) + this->first;
+            put(onto, problem.values, this->number(at, i, 0, 0), problem.every * V, own, K, problem.large());
+        }
+    }
+
     // All keys of so many vectors of channels, at most N.
     template <int N>
-    void walk_keys(Room& at, int64_t t, int64_t n, int64_t v, int64_t vectors) {
+    void walk_keys(Room& at, int64_t n, int64_t v, int64_t vectors) {
         if constexpr (N > 1)
-            if (vectors < N) return walk_keys<N - 1>(at, t, n, v, vectors);
+            if (vectors < N) return walk_keys<N - 1>(at, n, v, vectors);
         int64_t k = 0;
-        for (; k + M <= K; k += M) walk<M, N>(at, t, n, k, v);
-        for (; k < K; k++) walk<1, N>(at, t, n, k, v);
+        for (; k + M <= K; k += M) walk<M, N>(at, n, k, v);
+        for (; k < K; k++) walk<1, N>(at, n, k, v);
     }
 
     // The sum of each of n vectors.
@@ -252,7 +257,7 @@ struct ScanBackward : Part<T, G> {
     // Up through the states and what reads saw of them, and down through their gradients. Lanes that no channel has
     // are zero, or not numbers where a gate, a read or a write is none: nor are then the sums.
     template <int M, int N>
-    void walk(Room& at, int64_t t, int64_t n, int64_t k, int64_t v) {
+    void walk(Room& at, int64_t n, int64_t k, int64_t v) {
         constexpr int64_t next = M * N * W;
         const int64_t steps = padded(problem.every);
         const auto sum_keys = [&](const T* summands, T* onto) {
@@ -272,19 +277,20 @@ struct ScanBackward : Part<T, G> {
             }
 #pragma GCC unroll 2
             for (int m = 0; m < M; m++) {
+                const T write = at.writes[i * K + k + m], a = this->shared_gate(at, i, k + m);
                 Vector<T> of_read = {};
 #pragma GCC unroll 5
                 for (int j = 0; j < N; j++) {
                     const int64_t place = i * next + (m * N + j) * W;
-                    const Vector<T> entering = at.writes[i * K + k + m] * written[j];
-                    if constexpr (G == ADDING) {
-                        h[m][j] += entering;
-                    } else {
-                        const auto a = this->gate(at, t, i, k + m, v + j * W);
-                        if constexpr (G >= DECAY_PER_NUMBER) store<T>(at.gates + place, a);
-                        store<T>(at.states + place, h[m][j]);
-                        h[m][j] = a * h[m][j] + entering;
+                    if constexpr (G != ADDING) store<T>(at.states + place, h[m][j]);
+                    if constexpr (G >= DECAY_PER_NUMBER) {
+                        const Vector<T> own_gate = this->own_gate(at, i, k + m, v + j * W);
+                        store<T>(at.gates + place, own_gate);
+                        h[m][j] *= own_gate;
+                    } else if constexpr (G != ADDING) {
+                        h[m][j] *= a;
                     }
+                    h[m][j] += write * written[j];
                     of_read += h[m][j] * above[j];
                 }
                 store<T>(at.summands + (m * steps + i) * W, of_read);
@@ -310,21 +316,21 @@ struct ScanBackward : Part<T, G> {
 #pragma GCC unroll 2
             for (int m = 0; m < M; m++) {
                 Vector<T> of_write = {}, of_decay = {};
-                const int64_t row = i * K + k + m;
+                const T read = at.reads[i * K + k + m], write = at.writes[i * K + k + m];
 #pragma GCC unroll 5
                 for (int j = 0; j < N; j++) {
                     const int64_t place = i * next + (m * N + j) * W;
                     Vector<T>& z = later[m][j];
-                    z += at.reads[row] * above[j];
+                    z += read * above[j];
                     of_write += z * written[j];
-                    of_written[j] += at.writes[row] * z;
+                    of_written[j] += write * z;
                     if constexpr (G == ONE_DECAY || G == DECAY_PER_KEY) {
                         of_decay += z * load(at.states + place);
-                        z *= this->gate(at, t, i, k + m, v + j * W);
+                        z *= this->shared_gate(at, i, k + m);
                     } else if constexpr (G != ADDING) {
                         const Vector<T> of_gate = z * load(at.states + place), a = load(at.gates + place);
                         if constexpr (G == DECAY_PER_NUMBER) {
-                            give_numbers(t + i, k + m, v + j * W, problem.logs() ? of_gate * a : of_gate);
+                            store<T>(this->number(at, i, k + m, v + j * W), problem.logs() ? of_gate * a : of_gate);
                         } else {
                             of_step[j] += of_gate * a * load(this->rates + (k + m) * V + v + j * W);
                             of_rate[m][j] += of_gate * a * load(at.steps + i * V + v + j * W);
@@ -352,13 +358,6 @@ struct ScanBackward : Part<T, G> {
                 store<T>(state + (k + m) * V + v + j * W, later[m][j]);
                 if (G == STEP_TIMES_RATE) store<T>(of_rates + (k + m) * V + v + j * W, of_rate[m][j]);
             }
-    }
-
-    void give_numbers(int64_t t, int64_t k, int64_t v, Vector<T> x) const {
-        if (!problem[OF_DECAY].data) return;
-        T* onto = this->number(OF_DECAY, t, k, v);
-        if (v + W <= own) return store<T>(onto, x);
-        for (int64_t j = 0; v + j < own; j++) onto[j] = x[j];
     }
 
     bool finish() {
