@@ -33,11 +33,12 @@ struct ScanRoom {
     explicit ScanRoom(const ScanProblem<T>& problem) {
         const int64_t P = padded(problem.every), K = padded(problem.keys), V = PART, W = Lanes<T>::count;
         const int64_t walked = P * 10 * W;  // of a few keys and vectors of channels
-        const int64_t numbers = problem.gate == DECAY_PER_NUMBER ? K * P * V : 0;
+        const int64_t own = problem.gate == DECAY_PER_NUMBER ? K * P * V : 0;
         const int64_t sizes[] = {P * K, P * K, P * K, P * V, P * V, P * V, P * V, P * V, P * V, P * V, P * V, walked,
-                                 walked, P * K, P * K, P * K, P * W, 4 * P * W, P * K, numbers};
+                                 walked, P * K, P * K, P * K, P * W, 4 * P * W, P * K, own};
         T** places[] = {&reads, &writes, &decays, &gains, &values, &written, &steps, &outputs, &above, &of_written,
-                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all, &summands, &turned, &this->numbers};
+                        &of_steps, &states, &gates, &of_reads, &of_writes, &of_decays, &of_all, &summands, &turned,
+                        &numbers};
         divide(room, sizes, places);
     }
 };
@@ -48,12 +49,14 @@ struct Part {
     static constexpr int64_t W = Lanes<T>::count;
     const ScanProblem<T>& problem;
     const int64_t b, h, part, first, own, K, V;  // its first channel, how many, keys, and channels with padding
+    const int64_t ahead;                         // steps to the piece that comes next
     std::vector<T> room;
     T *state, *rates;
 
-    Part(const ScanProblem<T>& problem, int64_t b, int64_t unit)
+    Part(const ScanProblem<T>& problem, int64_t b, int64_t unit, bool ascending)
         : problem(problem), b(b), h(unit % problem.heads), part(unit / problem.heads), first(part * PART),
-          own(std::min(PART, problem.values - first)), K(problem.keys), V(padded(own)) {
+          own(std::min(PART, problem.values - first)), K(problem.keys), V(padded(own)),
+          ahead(ascending ? problem.every : -problem.every) {
         const int64_t sizes[] = {K * V, K * V};
         T** places[] = {&state, &rates};
         divide(room, sizes, places);
@@ -71,11 +74,12 @@ struct Part {
         return problem[SCAN_STARTS].data + problem.group(t, b, h) * problem.keys * problem.values;
     }
 
-    // Rows of a stream from channel `from` on, and zeros.
+    // Rows of a stream from channel `from` on, and zeros; the next piece comes into the cache.
     void fetch(Line line, int64_t from, int64_t size, int64_t width, int64_t t, int64_t n, T* onto) const {
         for (int64_t i = 0; i < n; i++) {
             const T* x = problem[line].at(b, t + i, h) + from;
             copy(onto + i * width, x, size);
+            prefetch(x + ahead * problem[line].time, size);
             std::memset(onto + i * width + size, 0, (width - size) * sizeof(T));
         }
     }
@@ -133,7 +137,7 @@ struct ScanForward : Part<T, G> {
     using P = Part<T, G>;
     using P::K, P::V, P::W, P::problem, P::state;
 
-    ScanForward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit) {
+    ScanForward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit, ascending) {
         this->take_state(problem[SCAN_MEMORY].at(b, 0, this->h), state);
     }
 
@@ -181,14 +185,15 @@ struct ScanForward : Part<T, G> {
 template <typename T, int G>
 struct ScanBackward : Part<T, G> {
     static constexpr bool ascending = false;
-    static constexpr int M = 2, MOST = DSF_BYTES >= 64 && G < DECAY_PER_NUMBER ? 5 : 2;  // keys and vectors at once
+    static constexpr int M = 2, MOST = G >= DECAY_PER_NUMBER ? 2 : DSF_BYTES >= 64 ? 5 : 3;  // keys and vectors at once
     using Room = ScanRoom<T>;
     using P = Part<T, G>;
     using P::K, P::V, P::W, P::problem, P::state, P::own;
     std::vector<T> more;
+    const T* coming;  // the state at the start of the piece that comes next
     T *begun, *of_rates;  // the state at the start of the piece; `state` is the gradient of the one at its end
 
-    ScanBackward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit) {
+    ScanBackward(const ScanProblem<T>& problem, int64_t b, int64_t unit) : P(problem, b, unit, ascending) {
         const int64_t sizes[] = {K * V, K * V};
         T** places[] = {&begun, &of_rates};
         divide(more, sizes, places);
@@ -199,6 +204,7 @@ struct ScanBackward : Part<T, G> {
         const int64_t n = end - t;
         this->take(at, t, n);
         this->take_state(this->start(t), begun);
+        coming = t ? this->start(t - problem.every) + this->first : nullptr;
         this->fetch(SCAN_OUTPUT, this->first, own, V, t, n, at.above);
         for (T* x : {at.of_written, at.of_steps}) std::memset(x, 0, n * V * sizeof(T));
         std::memset(at.of_all, 0, n * W * sizeof(T));
@@ -260,7 +266,10 @@ struct ScanBackward : Part<T, G> {
     void walk(Room& at, int64_t n, int64_t k, int64_t v) {
         constexpr int64_t next = M * N * W;
         const int64_t steps = padded(problem.every);
-        const auto sum_keys = [&](const T* summands, T* onto) {
+        if (coming)
+            for (int m = 0; m < M; m++) prefetch(coming + (k + m) * problem.values + v, N * W);
+        const auto sum_keys = [&](Line line, const T* summands, T* onto) {
+            if (!problem[line].data) return;
             for (int m = 0; m < M; m++) sum(summands + m * steps * W, onto + (k + m) * steps, n, v > 0);
         };
         Vector<T> h[M][N], later[M][N], of_rate[M][N];
@@ -296,7 +305,7 @@ struct ScanBackward : Part<T, G> {
                 store<T>(at.summands + (m * steps + i) * W, of_read);
             }
         }
-        sum_keys(at.summands, at.of_reads);
+        sum_keys(OF_READ, at.summands, at.of_reads);
 #pragma GCC unroll 2
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 5
@@ -349,8 +358,8 @@ struct ScanBackward : Part<T, G> {
             }
             if (G == ONE_DECAY) store<T>(at.of_all + i * W, load(at.of_all + i * W) + of_all);
         }
-        sum_keys(at.summands, at.of_writes);
-        if (G == DECAY_PER_KEY) sum_keys(at.summands + 2 * steps * W, at.of_decays);
+        sum_keys(OF_WRITE, at.summands, at.of_writes);
+        if (G == DECAY_PER_KEY) sum_keys(OF_DECAY, at.summands + 2 * steps * W, at.of_decays);
 #pragma GCC unroll 2
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 5
