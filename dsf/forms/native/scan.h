@@ -20,7 +20,8 @@ template <typename T>
 struct ScanProblem : Task<T, LINES> {
     using Task<T, LINES>::Task;
     bool logs() const { return this->option; }
-    int64_t units() const { return (this->values + PART - 1) / PART * this->heads; }
+    int64_t parts() const { return (this->values + PART - 1) / PART; }
+    int64_t units() const { return parts() * this->heads; }
 };
 
 // Memory for one piece of time.
@@ -54,7 +55,7 @@ struct Part {
     T *state, *rates;
 
     Part(const ScanProblem<T>& problem, int64_t b, int64_t unit, bool ascending)
-        : problem(problem), b(b), h(unit % problem.heads), part(unit / problem.heads), first(part * PART),
+        : problem(problem), b(b), h(unit / problem.parts()), part(unit % problem.parts()), first(part * PART),
           own(std::min(PART, problem.values - first)), K(problem.keys), V(padded(own)),
           ahead(ascending ? problem.every : -problem.every) {
         const int64_t sizes[] = {K * V, K * V};
