@@ -45,8 +45,8 @@ def backward(
         return run(dh, dfinal, h, a, b, state)
     da, db, dstate = torch.empty_like(a), torch.empty_like(b), torch.empty_like(state)
     for n, (at, first) in enumerate(windows(state, a.shape[1], starts)):
-        given = (x[:, at] for x in (h, a, b))
-        found = run(dh[:, at], dfinal[n : n + 1], *given, first)
+        cotangents = dh[:, at], dfinal[n : n + 1]
+        found = run(*cotangents, h[:, at], a[:, at], b[:, at], first)
         da[:, at], db[:, at], dstate[n : n + 1] = found
     return da, db, dstate
 

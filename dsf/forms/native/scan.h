@@ -110,8 +110,7 @@ struct Part {
         if (G == STEP_TIMES_RATE) fetch(SCAN_STEP, first, own, V, t, n, at.steps);
         if (G == DECAY_PER_NUMBER)
             for (int64_t i = 0; i < n; i++)
-                for (int64_t k = 0; k < K; k++)
-                    fetch(SCAN_DECAY, k * problem.values + first, own, V, t + i, 1, number(at, i, k, 0));
+                for (int64_t k = 0; k < K; k++) take_numbers(number(at, i, k, 0), t + i, k);
     }
 
     // Decays that are numbers of their own lie by keys: (keys, time, channels).
@@ -119,14 +118,19 @@ struct Part {
         return at.numbers + (k * problem.every + i) * V + v;
     }
 
+    void take_numbers(T* onto, int64_t t, int64_t k) const {
+        fetch(SCAN_DECAY, k * problem.values + first, own, V, t, 1, onto);
+        if (!problem.logs()) return;
+        for (int64_t v = 0; v < V; v += W) store<T>(onto + v, exponential<T>(load(onto + v)));
+    }
+
     // a of key k in step i, of all channels or of those from v on.
     T shared_gate(const ScanRoom<T>& at, int64_t i, int64_t k) const {
         return G == ONE_DECAY ? at.decays[i] : G == DECAY_PER_KEY ? at.decays[i * K + k] : T(1);
     }
     Vector<T> own_gate(const ScanRoom<T>& at, int64_t i, int64_t k, int64_t v) const {
-        if (G == STEP_TIMES_RATE) return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
-        const Vector<T> given = load(number(at, i, k, v));
-        return problem.logs() ? exponential<T>(given) : given;
+        if (G == DECAY_PER_NUMBER) return load(number(at, i, k, v));
+        return exponential<T>(load(at.steps + i * V + v) * load(rates + k * V + v));
     }
 };
 
@@ -295,7 +299,7 @@ struct ScanBackward : Part<T, G> {
                     if constexpr (G != ADDING) store<T>(at.states + place, h[m][j]);
                     if constexpr (G >= DECAY_PER_NUMBER) {
                         const Vector<T> own_gate = this->own_gate(at, i, k + m, v + j * W);
-                        store<T>(at.gates + place, own_gate);
+                        if (G == STEP_TIMES_RATE) store<T>(at.gates + place, own_gate);
                         h[m][j] *= own_gate;
                     } else if constexpr (G != ADDING) {
                         h[m][j] *= a;
@@ -338,9 +342,11 @@ struct ScanBackward : Part<T, G> {
                         of_decay += z * load(at.states + place);
                         z *= this->shared_gate(at, i, k + m);
                     } else if constexpr (G != ADDING) {
-                        const Vector<T> of_gate = z * load(at.states + place), a = load(at.gates + place);
+                        const Vector<T> of_gate = z * load(at.states + place);
+                        T* const own_gate = this->number(at, i, k + m, v + j * W);
+                        const Vector<T> a = load(G == DECAY_PER_NUMBER ? own_gate : at.gates + place);
                         if constexpr (G == DECAY_PER_NUMBER) {
-                            store<T>(this->number(at, i, k + m, v + j * W), problem.logs() ? of_gate * a : of_gate);
+                            store<T>(own_gate, problem.logs() ? of_gate * a : of_gate);
                         } else {
                             of_step[j] += of_gate * a * load(this->rates + (k + m) * V + v + j * W);
                             of_rate[m][j] += of_gate * a * load(at.steps + i * V + v + j * W);
