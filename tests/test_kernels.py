@@ -12,7 +12,8 @@ from torch import Tensor
 
 import dsf
 from dsf.coupling import DenseCoupling, OuterCoupling
-from dsf.errors import InvalidInput, Refused
+from dsf.errors import InvalidInput, Refusal, Refused
+from dsf.forms import native
 from dsf.forms.bounds import error_bound
 from dsf.kernels import diagonal_decay, gated_scan, scalar_decay
 from dsf.kernels.decay.scalar_form import ScalarDecay
@@ -158,9 +159,20 @@ def test_compiles_without_a_break() -> None:
     require_compiles(COMPILED)
 
 
+WAYS = pytest.mark.parametrize(
+    "refusal",
+    [native.missing("scan"), Refusal("native scan", "torch is asked for.")],
+    ids=["compiled", "torch"],
+)
+
+
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-@pytest.mark.parametrize("length", [0, 1, 7])
-def test_scan_is_the_recurrence_with_its_gradients(length: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("length", [0, 1, 7, 70])
+def test_scan_is_the_recurrence_with_its_gradients(
+    length: int, dtype: torch.dtype, refusal: Refusal | None, monkeypatch
+) -> None:
+    monkeypatch.setattr(native, "missing", lambda name: refusal)
     draw = torch.Generator().manual_seed(length)
     sizes = ((2, length, 3), (2, length, 3), (2, 3))
     a, b, state = (torch.randn(s, generator=draw, dtype=dtype).requires_grad_() for s in sizes)
@@ -180,14 +192,24 @@ def test_scan_is_the_recurrence_with_its_gradients(length: int, dtype: torch.dty
     torch.library.opcheck(torch.ops.dsf.gated_scan.default, given)
 
 
-def test_scan_of_packed_sequences_is_each_alone() -> None:
+@WAYS
+def test_scan_of_packed_sequences_is_each_alone(refusal: Refusal | None, monkeypatch) -> None:
+    monkeypatch.setattr(native, "missing", lambda name: refusal)
     draw = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(1, 9, 3, generator=draw) for _ in range(2))
-    states = torch.randn(3, 3, generator=draw)
-    found, last = gated_scan(a, b, states, starts=torch.tensor([0, 4, 4, 9]))
-    for n, (start, stop) in enumerate(((0, 4), (4, 4), (4, 9))):
-        h, final = gated_scan(a[:, start:stop], b[:, start:stop], states[n : n + 1])
-        assert torch.equal(found[:, start:stop], h) and torch.equal(last[n : n + 1], final)
+    a, b, up = (torch.randn(1, 90, 3, generator=draw) for _ in range(3))
+    states, last_up = (torch.randn(3, 3, generator=draw) for _ in range(2))
+    leaves = [x.requires_grad_() for x in (a, b, states)]
+    starts = torch.tensor([0, 40, 40, 90])
+
+    def results(at: slice, own: slice, starts: Tensor | None = None) -> tuple[Tensor, ...]:
+        found = gated_scan(a[:, at], b[:, at], states[own], starts=starts)
+        return *found, *torch.autograd.grad(found, leaves, (up[:, at], last_up[own]))
+
+    together = results(slice(0, 90), slice(0, 3), starts)
+    pairs = enumerate(starts.unfold(0, 2, 1).tolist())
+    h, last, *back = zip(*(results(slice(*at), slice(n, n + 1)) for n, at in pairs), strict=True)
+    alone = (torch.cat(h, 1), torch.cat(last), *(torch.stack(each).sum(0) for each in back))
+    assert all(map(torch.equal, together, alone))
 
 
 def wrong(place: int, value: Tensor) -> list[Tensor]:

@@ -18,7 +18,7 @@ from dsf.forms import native, run
 from dsf.forms.chunkwise import Chunkwise
 from dsf.forms.core import Core
 from dsf.forms.lowering import lower
-from dsf.forms.native import library, streams
+from dsf.forms.native import library, scan, streams
 from dsf.forms.scan import Scan
 from dsf.numerics import require_within, unit_roundoff
 from dsf.state import State
@@ -108,11 +108,17 @@ def test_outputs_states_and_gradients_are_those_of_the_recurrence(
         laws.gradients_agree(way.form, system, tokens, state, dtype)
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "elementwise", "discretised scaled"])
-def test_a_head_of_many_channels_is_scanned_in_parts(kind: str) -> None:
-    drawn_here = drawn(kind, 37, (1, 2, 3, 300))
-    laws.forms_agree(Scan(), *drawn_here, torch.float32)
-    laws.gradients_agree(Scan(), *drawn_here, torch.float64)
+@pytest.mark.parametrize(
+    "kind", ["identity", "scalar", "diagonal", "log elementwise", "discretised scaled"]
+)
+def test_every_count_of_keys_and_channels_is_scanned(kind: str, monkeypatch) -> None:
+    """Vectors that are not full, groups of them that are not even, keys that are left over, heads cut in parts."""
+    monkeypatch.setattr(scan, "_FEW", 1)
+    for values in (1, 2, 3, 4, 17, 63, 64, 65, 129, 200, 300):
+        drawn_here = drawn(kind, 37, (1, 2, (1, 3, 5)[values % 3], values))
+        assert admitted(SCAN, *drawn_here)
+        laws.forms_agree(Scan(), *drawn_here, torch.float32)
+        laws.gradients_agree(Scan(), *drawn_here, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -17,6 +17,8 @@ _NUMPY = {
     torch.complex128: numpy.complex128,
 }
 
+_LINE = 64  # bytes
+
 Made = TypeVar("Made")
 
 
@@ -74,12 +76,16 @@ def fresh(shape: Sequence[int], like: Tensor) -> Tensor:
     """Memory of its own, with the type of `like` and any content.
 
     Where it is large NumPy allocates it: unlike torch it asks the system for large pages, and memory that is
-    touched for the first time in small ones takes longer to fetch than to fill.
+    touched for the first time in small ones takes longer to fetch than to fill. It begins on a cache line, as torch's
+    does: compiled code writes whole lines past the cache.
     """
     kind = _NUMPY.get(like.dtype)
     if kind is None or type(like) is not Tensor or like.device.type != "cpu":
         return like.new_empty(shape)
-    return torch.from_numpy(numpy.empty(tuple(shape), kind))
+    numbers, size = math.prod(shape), numpy.dtype(kind).itemsize
+    held = numpy.empty(numbers + _LINE // size, kind)
+    first = -held.ctypes.data % _LINE // size
+    return torch.from_numpy(held[first : first + numbers].reshape(tuple(shape)))
 
 
 def room(space: Workspace | None, name: str, shape: Sequence[int], like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ template <typename T>
 struct Lanes {
     static constexpr int64_t count = DSF_BYTES / sizeof(T);
     typedef T type __attribute__((vector_size(DSF_BYTES)));
-    typedef T loose __attribute__((vector_size(DSF_BYTES), aligned(sizeof(T)), may_alias));
+    typedef T loose __attribute__((vector_size(DSF_BYTES), aligned(sizeof(T))));
 };
 
 template <typename T>

@@ -5,11 +5,11 @@
 #include <thread>
 #include "problem.h"
 
-// Heads side by side in memory are walked side by side in time, as many as leave work for every thread.
+// Heads and their parts side by side in memory are walked side by side in time, as many as leave work for every thread.
 template <typename Walk, typename Task>
 int walk(const Task& problem) {
     const int64_t most = 8, units = problem.units(), share = problem.batch * units / problem.threads;
-    const int64_t team = std::max<int64_t>(1, std::min({most, share, problem.heads}));
+    const int64_t team = std::max<int64_t>(1, std::min({most, share, units}));
     const int64_t teams = (units + team - 1) / team;
     const int64_t groups = (problem.length + problem.every - 1) / problem.every;
     std::atomic<int64_t> next{0};
