@@ -17,7 +17,7 @@ from dsf.system import System
 from .base import Form
 from .core import Core, accumulator
 from .lowering import Lowered, largest_exponent, lower
-from .recurrent import loop
+from .plain import loop
 from .selection import named, sizes_of
 from .spread import around, energy, pull
 

@@ -25,7 +25,7 @@ from dsf.forms import bounds
 from dsf.forms.base import Form
 from dsf.forms.core import Core, accumulator, over_time
 from dsf.forms.lowering import Lowered, lower
-from dsf.forms.recurrent import loop
+from dsf.forms.plain import loop
 from dsf.forms.selection import named, sizes_of
 from dsf.forms.spread import energy
 from dsf.numerics import Roundings, unit_roundoff
