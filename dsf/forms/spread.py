@@ -24,10 +24,8 @@ from .lti import gate_vector, kernel
 
 _RADIUS = 8.0  # `cauchy_kernel` works on the circle |z|^T = 1/8
 _FINER = 16.0  # 2^-20 would move poles beyond 2^20 / 32 steps: the growth is taken at 2^-24
-_NONE = 1e-100
-_NODE = (
-    32.0  # roundings of z d: the angle 2πj/T has three, so 19 of 1, then exp, the radius, a product
-)
+_NONE = 1e-100  # in the place of what is not positive
+_NODE = 32.0  # roundings of z d: 2πj/T has three, so 19 of 1; then exp, the radius, a product
 
 
 def energy(core: Core) -> Tensor:
