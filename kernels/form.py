@@ -10,6 +10,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.errors import Refusal
 from dsf.forms.base import Form
+from dsf.forms.transforms import is_transformed
 from dsf.structure import Diagonal, Scalar
 from dsf.structure.base import Structure
 from dsf.system import System
@@ -28,6 +29,10 @@ class KernelForm(Form):
 
     def cannot_run(self, system: System, remedy: str) -> Refusal | None:
         """Why no kernel can run on these tensors; `remedy` names the forms that can."""
+        couplings = (*system.write.tensors, *system.read.tensors)
+        if is_transformed(*system.transition.leaves, *couplings):
+            reason = "kernels carry no tangents and no transforms of torch.func."
+            return self.refuse(reason, f"Use {remedy}.")
         if not system.write.tensors[0].is_cuda:
             return self.refuse("the tensors are not on a GPU.", f"Move them, or use {remedy}.")
         if (missing := triton_missing()) is not None:

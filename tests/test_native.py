@@ -13,6 +13,7 @@ from lawbook import laws
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from dsf.cli.kernels import listed
 from dsf.coupling import ChannelCoupling, OuterCoupling, ScaledCoupling
 from dsf.forms import native, run
 from dsf.forms.chunkwise import Chunkwise
@@ -255,6 +256,19 @@ def test_where_it_does_not_compile_torch_runs(monkeypatch, tmp_path) -> None:
     for way in WAYS:
         assert not admitted(way, system, tokens, state)
         laws.forms_agree(way.form, system, tokens, state, torch.float32)
+
+
+def test_the_list_of_kernels_compiles_nothing(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    listed()
+    assert capsys.readouterr().out.count("C++, compiled on first use") == len(library.SLOTS)
+    assert list(tmp_path.iterdir()) == []
+    for name in library.SLOTS:
+        made = library._place(name, library._flags())
+        made.parent.mkdir(exist_ok=True)
+        made.touch()
+    listed()
+    assert capsys.readouterr().out.count("on the CPU: compiled") == len(library.SLOTS)
 
 
 def test_without_a_compiler_the_reason_is_given(monkeypatch) -> None:

@@ -36,9 +36,13 @@ def listed() -> None:
     out = for_people([])
     out.print(table(("name", "title", "admits", "form", "source"), rows))
     for library, what in (("chunks", "chunks"), ("scan", "scans")):
-        refusal = native.missing(library)
-        how = "compiled" if refusal is None else f"torch, {refusal}"
-        out.print(f"{what} on the CPU: {how}")
+        out.print(f"{what} on the CPU: {_how(library)}")
+
+
+def _how(library: str) -> str:
+    if (refusal := native.uncompilable(library)) is not None:
+        return f"torch, {refusal}"
+    return "compiled" if native.is_compiled(library) else "C++, compiled on first use"
 
 
 @application.command()

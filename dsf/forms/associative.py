@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .transforms import is_transformed
+
 Elements = tuple[Tensor, ...]
 Combine = Callable[[Elements, Elements], Elements]
 
@@ -50,6 +52,7 @@ def running_maximum(log_decay: Tensor, log_write: Tensor, start: Tensor) -> Tens
     first = torch.maximum(log_decay[:, :1] + start[:, None], log_write[:, :1])
     values = torch.cat([first, log_write[:, 1:]], 1)
     followed = torch.is_grad_enabled() and (values.requires_grad or log_decay.requires_grad)
+    followed = followed or is_transformed(values, log_decay, start)
     if type(values) is Tensor and not followed:  # nothing that traces sees what is written in place
         return _maximum_in_blocks(log_decay, values)
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dsf.coupling import Coupling, DenseCoupling, OuterCoupling, ScaledCoupling
+from dsf.coupling import ChannelCoupling, Coupling, DenseCoupling, ScaledCoupling
 from dsf.numerics import EPSILON, Roundings, smallest, unit_roundoff
 from dsf.state import State
 from dsf.structure import DPLR, Discretised, Gate, Identity, Scalar, Structure
 from dsf.system import System
 
 from .base import Form
-from .core import Core, accumulator, differs_by_channel, split_channels
+from .core import Core, accumulator
 from .lowering import Lowered, largest_exponent, lower
-from .lti import kernel
-from .recurrent import loop
+from .plain import loop
 from .selection import named, sizes_of
+from .spread import around, energy, pull
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def error_bound(
     paths = _Paths(lowered, roundings)
     outputs, memory = paths.difference(u)
     if roundings.spread:
-        outputs = outputs + u * roundings.spread * _energy(lowered.core)
+        outputs = outputs + u * roundings.spread * energy(lowered.core)
     floor = smallest(precision) * 64.0
     outputs, memory = outputs + floor, memory + floor
     outputs, normaliser = _finish(lowered, outputs, memory, u), None
@@ -98,33 +98,43 @@ class _Paths:
                 return leaf.abs()
             return torch.linalg.vector_norm(leaf.flatten(3), dim=-1)
         couplings = {count - 3: core.write, count - 2: core.read}
-        matrix = index == count or isinstance(couplings.get(index), DenseCoupling)
+        matrix = index == count or isinstance(couplings.get(index), DenseCoupling | ChannelCoupling)
         return torch.linalg.vector_norm(leaf, dim=(-2, -1) if matrix else -1, keepdim=True)
 
     def run(
         self, leaves: list[Tensor], epsilon: float, doubled: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Outputs and memory of the inflated recurrence."""
-        step, path = (doubled * x * epsilon for x in (self.roundings.step, self.roundings.path))
+        core = self.inflated(leaves, epsilon * doubled)
+        outputs, final = loop(core)
+        exact, spread = self.core.transition, self.roundings.spread
+        if spread and isinstance(exact, DPLR) and core.length:
+            assert isinstance(core.transition, Scalar)
+            norm = core.transition.decay
+            outputs = outputs + around(exact, leaves[:-4], norm, core, spread, epsilon * doubled)
+        return outputs, final * (1 + self.roundings.path * epsilon * doubled)
+
+    def inflated(self, leaves: list[Tensor], epsilon: float) -> Core:
+        """The core of these sizes, each factor inflated."""
+        step, path = (x * epsilon for x in (self.roundings.step, self.roundings.path))
         *gates, write, read, tokens, memory = leaves
-        gate_error = epsilon * doubled * self.gate_error
+        gate_error = epsilon * self.gate_error
         transition = self._transition(gates, step, gate_error)
-        gained = epsilon * doubled * self.write_error
+        gained = epsilon * self.write_error
         gained = gained.reshape(*gained.shape, *(1,) * (write.ndim - gained.ndim))
-        core = Core(
+        return Core(
             transition,
             type(self.core.write)(write * (1 + gained)),
             type(self.core.read)(read * (1 + path)),
             tokens,
             memory,
         )
-        outputs, final = loop(core)
-        return outputs, final * (1 + path)
 
     def _transition(self, gates: list[Tensor], step: float, gate_error: Tensor) -> Structure:
         exact = self.core.transition
         if isinstance(exact, Identity):
-            return Scalar((1 + step) * gate_error.new_ones((1, 1, 1)))
+            heads = self.core.memory.shape[1]
+            return Scalar((1 + step) * gate_error.new_ones((1, 1, heads)))
         if isinstance(exact, Gate):
             extra = gate_error
             if extra.ndim == 3:
@@ -147,7 +157,7 @@ class _Paths:
             products = (sizes[1], sizes[0])
         elif place == count - 3 and isinstance(given.write, ScaledCoupling):
             keys, gains = (x.abs() for x in given.write.tensors)
-            if not self.entrywise:  # a size for each key and none for values
+            if not self.entrywise:  # one size for all keys and values
                 keys, gains = (
                     torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (keys, gains)
                 )
@@ -161,6 +171,8 @@ class _Paths:
                 i for i, (a, b) in enumerate(zip(own.shape, size.shape, strict=True)) if a < b
             ]
             terms = math.prod(size.shape[i] for i in shared)
+            if not self.entrywise:
+                terms = max(x.shape[-1] for x in given.write.tensors)
             whole = bound * other + u * (4 + terms) * size * other
             found.append(whole.sum(shared, keepdim=True) if shared else whole)
         if place:
@@ -211,34 +223,6 @@ def _gate_error(lowered: Lowered) -> Tensor:
         return _gauge_error(lowered)
     size = gate.log.abs()
     return torch.where(torch.isfinite(size), size, torch.zeros_like(size))
-
-
-def _energy(core: Core) -> Tensor:
-    """‖K‖₂ ‖u‖₂ per output channel, (B, 1, H, …): what an FFT rounds relative to."""
-    if differs_by_channel(core):
-        whole = _energy(split_channels(core))
-        return whole[..., 0].unflatten(2, (-1, core.value_size)).movedim(3, -1)
-    writes, reads = (
-        c.stacked() if isinstance(c, OuterCoupling) else c.weights for c in (core.write, core.read)
-    )
-    writes, reads = writes[:, 0].abs(), reads[:, 0].abs()
-    tokens = core.tokens.abs()
-    if isinstance(core.write, DenseCoupling):
-        tokens = tokens[..., None]
-    else:
-        writes = writes.transpose(-1, -2)
-        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
-    transition = core.transition.linear().map(lambda leaf, _: leaf[:, 0].abs())
-    if not isinstance(transition, Gate | Identity):
-        transition = Scalar(core.transition.map(lambda leaf, _: leaf[:, 0]).norm())
-    taps = kernel(transition, reads, writes, max(1, core.length))
-    filters = torch.linalg.vector_norm(taps, dim=-1)
-    signal = torch.linalg.vector_norm(tokens, dim=1)
-    energy = torch.einsum("bhrw,bhwv->bhrv", filters, signal)[:, None]
-    if isinstance(core.read, DenseCoupling):
-        return energy[..., 0]
-    assert isinstance(core.read, OuterCoupling)
-    return energy if core.read.several is not None else energy[..., 0, :]
 
 
 def _finish(lowered: Lowered, outputs: Tensor, memory: Tensor, u: float) -> Tensor:
@@ -321,13 +305,14 @@ def _gradients(
         total = (outputs * sizes[0]).sum() + (memory * sizes[1]).sum()
         total = total * (1 + epsilon * 4 * paths.roundings.path)
         found.append(torch.autograd.grad(total, leaves, allow_unused=True))
+    spread = _spread(paths, sizes[0], u)
     bounds = []
     for i, (inflated, plain) in enumerate(zip(*found, strict=True)):
         if inflated is None or plain is None:
             none = torch.full_like(paths.leaves[i], floor)
             bounds += paths.of_factors(i, none, torch.zeros_like(none), u)
             continue
-        bound = (inflated - plain) * (u / EPSILON) + floor
+        bound = (inflated - plain) * (u / EPSILON) + floor + spread[i]
         gate = paths.core.transition
         if i == 0 and isinstance(gate, Gate) and gate.log is not None:
             plain = plain * paths.leaves[0]
@@ -336,6 +321,16 @@ def _gradients(
             bound = bound * paths.leaves[0].clamp_min(1)  # d/d log a = a d/da
         bounds += paths.of_factors(i, bound, plain, u)
     return tuple(bounds)
+
+
+def _spread(paths: _Paths, cotangent: Tensor, u: float) -> list[Tensor | float]:
+    """What Fourier transforms err by in the gradient of each leaf, where the form makes any."""
+    if not paths.roundings.spread:
+        return [0.0] * len(paths.leaves)
+    leaves = [x.clone().requires_grad_() for x in paths.leaves]
+    total = u * paths.roundings.spread * pull(paths.inflated(leaves, 0.0), cotangent)
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    return [0.0 if x is None else x for x in found]
 
 
 def _cotangent_size(paths: _Paths, cotangent: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .chunk_layout import InChunks
 from .core import Core, over_time
-from .recurrent import loop
+from .plain import loop
 from .segments import ByAutograd, Cotangents, Function, Kept, Step, are_finite, in_segments
+from .transforms import is_transformed
 from .workspace import Workspace
 
 
@@ -52,7 +53,7 @@ def contained(step: Function) -> Function:
 
     def run(core: Core) -> tuple[Tensor, Tensor]:
         outputs, memory = step(core)
-        if are_finite((outputs, memory)):
+        if is_transformed(*core.tensors, core.memory) or are_finite((outputs, memory)):
             return outputs, memory
         return recovered(step, core, outputs, memory)
 

@@ -20,6 +20,7 @@ from .containment import contained
 from .core import Core, differs_by_channel, merge_channels, split_channels
 from .lti import decay_to, gate_vector, kernel, krylov, split_powers
 from .recurrent import inner_terms
+from .transforms import is_transformed
 
 _BLOCK = 64
 
@@ -81,7 +82,8 @@ def _convolve(core: Core) -> tuple[Tensor, Tensor]:
         tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
     series = tokens.movedim(1, -1)  # (B, H, w, V, T)
     outputs = _filter(kernel(transition, reads, writes, core.length), series)
-    if core.memory.requires_grad or bool((core.memory != 0).any()):
+    followed = core.memory.requires_grad or is_transformed(core.memory)
+    if followed or bool((core.memory != 0).any()):
         outputs = outputs + _free_response(transition, reads, core.memory, core.length)
     memory = _final_memory(transition, writes, series, core.memory)
     outputs = outputs.movedim(-1, 1)

@@ -22,6 +22,7 @@ from dsf.validation import check_state, check_tokens
 
 from .associative import running_maximum
 from .core import Core, accumulator, over_time
+from .transforms import is_transformed
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,10 @@ class Lowered:
 
     def _divide(self, outputs: Tensor, values: int) -> Tensor:
         numerator, eta = outputs.split([values, 1], -1)
-        return _Quotient.apply(numerator, self.denominator(eta))  # type: ignore[return-value]
+        eta = self.denominator(eta)
+        if is_transformed(numerator, eta):
+            return numerator / eta
+        return _Quotient.apply(numerator, eta)  # type: ignore[return-value]
 
     def denominator(self, eta: Tensor) -> Tensor:
         """η, or max(|η|, floor) with the floor in the gauge of the stabiliser."""
@@ -99,6 +103,10 @@ class Lowered:
             direct = system.feedthrough.apply(columns.to(outputs.dtype))
             outputs = outputs + (direct[..., 0] if self.tokens.ndim == 4 else direct.mT)
         return outputs if system.offset is None else outputs + system.offset
+
+
+def _scaled(x: Tensor, a: Tensor) -> Tensor:
+    return x * a if is_transformed(x, a) else _Scaled.apply(x, a)  # type: ignore[return-value]
 
 
 class _Scaled(torch.autograd.Function):
@@ -161,9 +169,7 @@ def lower(system: System, tokens: Tensor, state: State | None) -> Lowered:
         log_write = over_time(widen(system.log_write), length)
         stabilisers, decay, gain = _stabilise(log_decay, log_write, given.stabiliser)
         transition = Scalar.from_log(decay)
-        write = write.map(
-            lambda x: _Scaled.apply(x, gain.reshape(*gain.shape, *(1,) * (x.ndim - 3)))
-        )  # type: ignore[return-value]
+        write = write.map(lambda x: _scaled(x, gain.reshape(*gain.shape, *(1,) * (x.ndim - 3))))
     entering, memory = tokens.expand(batch, length, heads, *tokens.shape[3:]), given.memory
     entering = entering.to(dtype if tokens.is_complex() else dtype.to_real())
     if system.is_vector:

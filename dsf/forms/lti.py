@@ -99,11 +99,9 @@ def cauchy_kernel(transition: DPLR, reads: Tensor, writes: Tensor, length: int) 
     keys = reads.shape[-1]
     if reads.numel() == 0:
         return reads.new_zeros((*reads.shape[:-1], writes.shape[-1], length))
-    wide = torch.promote_types(
-        transition.left.dtype, torch.promote_types(reads.dtype, writes.dtype)
-    )
-    shrink = 8.0 ** (-1.0 / length)
     dense = transition.dense(keys)
+    wide = torch.promote_types(dense.dtype, torch.promote_types(reads.dtype, writes.dtype))
+    shrink = 8.0 ** (-1.0 / length)
     closed = reads.to(wide) - matmul(reads, torch.linalg.matrix_power(dense, length)) / 8.0
     steps = torch.arange(length, device=reads.device, dtype=wide.to_real())
     z = shrink * torch.exp(-2j * torch.pi * steps / length)

@@ -16,7 +16,9 @@ from dsf.system import System
 
 from .base import Form, Sizes
 from .core import Core, differs_by_channel, merge_channels, over_time, split_channels
-from .recurrent import inner_terms, loop
+from .plain import loop
+from .recurrent import inner_terms
+from .transforms import is_transformed
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _mix(phi: Tensor, tokens: Tensor) -> Tensor:
     flat = tokens.movedim(1, 2).flatten(2, 3)
     finite = torch.isfinite(flat)
     rows = phi.flatten(4).flatten(2, 3)
-    if bool(finite.all()):
+    if is_transformed(flat) or bool(finite.all()):
         mixed = matmul(rows, flat)
     else:
         mixed = matmul(rows, torch.where(finite, flat, 0))

@@ -13,8 +13,9 @@ from dsf.numerics import Roundings
 from dsf.system import System
 
 from .base import Form, Sizes
-from .core import Core, over_time
+from .core import Core
 from .gated_scan import PASS
+from .plain import loop
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,3 @@ def inner_terms(system: System) -> int:
     if structure.cost(system.key_size, 1).multiply_adds <= system.key_size:
         return 0
     return 2 * system.key_size
-
-
-def loop(core: Core) -> tuple[Tensor, Tensor]:
-    """Outputs (B, T, H, …) and the final memory, by a Python loop over the steps."""
-    memory, states = core.memory, []
-    increments = over_time(core.write.inject(core.tokens), core.length).unbind(1)
-    linear = core.transition.linear()
-    leaves = [over_time(leaf, core.length).unbind(1) for leaf in linear.leaves]
-    for step, increment in enumerate(increments):
-        transition = linear.rebuild(tuple(leaf[step] for leaf in leaves))
-        memory = transition.apply(memory) + increment
-        states.append(memory)
-    if not states:
-        return core.empty_outputs(), memory
-    return core.read.extract(torch.stack(states, 1)), memory

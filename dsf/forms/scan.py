@@ -10,16 +10,15 @@ from torch import Tensor
 
 from dsf.errors import Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Identity, compose
-from dsf.structure.base import Structure
+from dsf.structure import DPLR, Dense, Identity
 from dsf.structure.gates import Gate
 from dsf.system import System
 
 from . import native
-from .associative import Elements, associative_scan
 from .base import Form, Sizes
-from .core import Core, join_heads, over_time, part_heads
+from .core import Core, join_heads, part_heads
 from .gated_scan import GatedScan, operations
+from .plain import prefix
 from .recurrent import inner_terms
 from .segments import ByAutograd, in_segments
 
@@ -52,7 +51,7 @@ class Scan(Form):
         if self.segment is None and (found := _compiled(core)) is not None:
             return found
         gated = isinstance(core.transition, Gate | Identity)
-        step = GatedScan() if gated else ByAutograd(_prefix)
+        step = GatedScan() if gated else ByAutograd(prefix)
         return in_segments(step, core, self.steps_at_once(core))
 
     def steps_at_once(self, core: Core) -> int:
@@ -90,26 +89,3 @@ def _compiled(core: Core) -> tuple[Tensor, Tensor] | None:
 def at_once(numbers: int | torch.SymInt) -> int | torch.SymInt:
     """How many steps one segment has where the states of a step are so many numbers."""
     return max(32, _STATES_AT_ONCE // max(1, numbers))
-
-
-def _prefix(core: Core) -> tuple[Tensor, Tensor]:
-    if core.length == 0:
-        return core.empty_outputs(), core.memory
-    linear = core.transition.linear()
-    transition = linear.map(lambda leaf, _: over_time(leaf, core.length))
-    increments = over_time(core.write.inject(core.tokens), core.length)
-    increments = increments.expand(*increments.shape[:3], *core.memory.shape[-2:])
-    first = increments[:, :1] + transition.map(lambda leaf, _: leaf[:, :1]).apply(
-        core.memory[:, None]
-    )
-    states = _all_states(transition, torch.cat([first, increments[:, 1:].to(first.dtype)], 1))
-    return core.read.extract(states), states[:, -1]
-
-
-def _all_states(transition: Structure, increments: Tensor) -> Tensor:
-    def combine(a: Elements, b: Elements) -> Elements:
-        earlier, later = transition.rebuild(a[:-1]), transition.rebuild(b[:-1])
-        product = compose(later, earlier)
-        return (*product.leaves, later.apply(a[-1]) + b[-1])
-
-    return associative_scan(combine, (*transition.leaves, increments))[-1]

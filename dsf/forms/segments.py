@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dsf.precision import keeps_precision
 
 from .chunk_layout import InChunks
 from .core import Core, along_time
+from .plain import plainly
+from .transforms import is_transformed
 from .workspace import Workspace, fresh
 
 Function = Callable[[Core], tuple[Tensor, Tensor]]
@@ -87,11 +88,13 @@ def gradients(
 def in_segments(step: Step, core: Core, segment: int) -> tuple[Tensor, Tensor]:
     """Outputs and final memory of `core`, with `step` run on at most `segment` time steps at once.
 
-    Gradients of every tensor are exact to first order; a second derivative raises.
+    Transforms of `torch.func`, tangents and second derivatives go through the plain recurrence.
     """
     if core.length == 0:
         return core.empty_outputs(), core.memory
     tensors = core.tensors
+    if is_transformed(*tensors, core.memory):
+        return plainly(core)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*tensors, core.memory)):
         if core.length <= segment and isinstance(step, ByAutograd):
             return step.function(core)
@@ -202,14 +205,17 @@ class _Segments(torch.autograd.Function):
         ctx.step, ctx.segment, ctx.shape = step, segment, shape
         ctx.kept = [len(own) for own in kept]
         flat = [x for own in kept for x in own]
-        ctx.save_for_backward(*tensors, *memories[:-1], *flat)
+        ctx.save_for_backward(*tensors, memory, *memories[1:-1], *flat)
         return outputs, memories[-1].clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor, grad_memory: Tensor) -> tuple[Any, ...]:
         count, pieces = len(ctx.shape.tensors), len(ctx.kept)
         saved = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # as for create_graph
+            inputs = saved[count], *saved[:count]
+            wanted = ctx.needs_input_grad[3:]
+            return None, None, None, *_again(ctx.shape, inputs, (grad_outputs, grad_memory), wanted)
         tensors, memories = saved[:count], list(saved[count : count + pieces])
         flat, kept = iter(saved[count + pieces :]), []
         for own in ctx.kept:
@@ -224,3 +230,14 @@ class _Segments(torch.autograd.Function):
             ctx.needs_input_grad[4:],
         )
         return (None, None, None, grad_memory if ctx.needs_input_grad[3] else None, *grads)
+
+
+def _again(
+    shape: Core, inputs: Sequence[Tensor], cotangents: Cotangents, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of the memory and of each tensor that have gradients themselves."""
+    memory, *tensors = (x.view_as(x) for x in inputs)  # apart, where one depends on another
+    asked = [x for x, w in zip((memory, *tensors), wanted, strict=True) if w]
+    results = plainly(shape.rebuild(tuple(tensors), memory))
+    found = iter(torch.autograd.grad(results, asked, cotangents, None, True, allow_unused=True))
+    return [next(found) if w else None for w in wanted]

@@ -25,8 +25,9 @@ from dsf.forms import bounds
 from dsf.forms.base import Form
 from dsf.forms.core import Core, accumulator, over_time
 from dsf.forms.lowering import Lowered, lower
-from dsf.forms.recurrent import loop
+from dsf.forms.plain import loop
 from dsf.forms.selection import named, sizes_of
+from dsf.forms.spread import energy
 from dsf.numerics import Roundings, unit_roundoff
 from dsf.state import State
 from dsf.structure import Discretised, Gate, Identity, Structure
@@ -64,7 +65,7 @@ def error_deviation(
     roundings = chosen.roundings(system, sizes_of(system, tokens))
     outputs, variances, memory = _carried(wide, roundings, u)
     if roundings.spread:  # an FFT rounds relative to the whole sequence
-        variances = variances + u**2 / 3 * roundings.spread * bounds._energy(wide.core) ** 2
+        variances = variances + u**2 / 3 * roundings.spread * energy(wide.core) ** 2
     outputs, variances = _divided(wide, outputs, variances, u)
     exact, _ = wide.lowered.finish(*loop(wide.core))
     if system.feedthrough is not None:

@@ -8,7 +8,9 @@ products and transposes.
 
 from .chunks import NativeChunks as NativeChunks
 from .chunks import admits as admits_chunks  # noqa: F401
+from .library import is_compiled as is_compiled
 from .library import missing as missing
+from .library import uncompilable as uncompilable
 from .scan import NativeScan as NativeScan
 from .scan import admits as admits_scan  # noqa: F401
 from .scan import can_join as can_join

@@ -43,39 +43,62 @@ SLOTS = {
 
 @cache
 def missing(library: str) -> Refusal | None:
-    """Why `library` is not compiled here, or None where it is there: it takes Linux and g++."""
+    """Why `library` is not compiled here, or None where it is there, compiled now if it was not."""
+    if (refusal := uncompilable(library)) is not None:
+        return refusal
+    if _library(library) is None:
+        return Refusal(f"native {library}", "it did not compile.", "See the warning.")
+    return None
+
+
+def uncompilable(library: str) -> Refusal | None:
+    """Why `library` cannot be compiled here: it takes Linux and g++."""
     kind = f"native {library}"
     if not sys.platform.startswith("linux"):
         return Refusal(kind, "it is compiled on Linux alone.")
     if shutil.which("g++") is None:
         return Refusal(kind, "there is no g++ to compile it.", "Install GCC.")
-    if _library(library) is None:
-        return Refusal(kind, "it did not compile.", "See the warning.")
     return None
+
+
+def is_compiled(library: str) -> bool:
+    """Whether `library` lies in the user's cache; nothing is compiled."""
+    try:
+        return _place(library, _flags()).exists()
+    except RuntimeError:  # there is no home
+        return False
 
 
 @cache
 def _library(name: str) -> ctypes.CDLL | None:
     """The library, compiled where that was not done before for these sources and this kind of processor."""
-    width, *own = _WIDTHS.get(torch.backends.cpu.get_cpu_capability(), (16,))
-    flags = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", f"-DDSF_BYTES={width}", *own)
-    sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
-    digest = sha256(b"".join([*(path.read_bytes() for path in sources), repr(flags).encode()]))
     try:
-        return ctypes.CDLL(str(_compiled(flags, name, digest.hexdigest()[:16])))
+        return ctypes.CDLL(str(_compiled(name)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # or there is no home
         said = getattr(error, "stderr", None) or error
         warnings.warn(f"native {name} did not compile, torch runs instead: {said}", stacklevel=3)
         return None
 
 
-def _compiled(flags: Sequence[str], name: str, digest: str) -> Path:
+def _flags() -> tuple[str, ...]:
+    width, *own = _WIDTHS.get(torch.backends.cpu.get_cpu_capability(), (16,))
+    return ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", f"-DDSF_BYTES={width}", *own)
+
+
+def _place(name: str, flags: Sequence[str]) -> Path:
+    """Where the library made of these sources with these flags is kept."""
+    sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
+    digest = sha256(b"".join([*(path.read_bytes() for path in sources), repr(flags).encode()]))
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache_home, "dsf")
-    if (found := folder / f"{name}-{digest}.so").exists():
+    return Path(cache_home, "dsf", f"{name}-{digest.hexdigest()[:16]}.so")
+
+
+def _compiled(name: str) -> Path:
+    flags = _flags()
+    if (found := _place(name, flags)).exists():
         return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as room:
+    found.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=found.parent) as room:
         made = Path(room, found.name)
         command = ["g++", *flags, str(_SOURCES / f"{name}.cpp"), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True)
