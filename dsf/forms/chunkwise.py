@@ -126,6 +126,8 @@ class Chunkwise(Form):
         chunks = -(-sizes.length // chunk)
         complex_factor = 4 if system.is_complex else 1
         calls = (_CALLS_DPLR if rank else _CALLS) + chunks * 20_000
+        if self.chunk is None and native.suits_chunks(system):
+            calls = native.CALLS
         return complex_factor * sizes.length * sizes.sequences * per_step + calls
 
 

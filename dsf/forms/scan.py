@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsf.errors import Refusal
 from dsf.numerics import Roundings
-from dsf.structure import DPLR, Dense, Identity
+from dsf.structure import DPLR, Dense, Diagonal, Identity, Scalar
 from dsf.structure.gates import Gate
 from dsf.system import System
 
@@ -23,6 +23,8 @@ from .recurrent import inner_terms
 from .segments import ByAutograd, in_segments
 
 _STATES_AT_ONCE = 1 << 19  # numbers in the states of one segment
+# What a number of a state costs a step in compiled code, against chunks there and back: measured.
+_COMPILED = {Identity: 2, Scalar: 3, Diagonal: 4}
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class Scan(Form):
         return Roundings(step=4 + inner_terms(system), path=4 + 2 * system.key_size + 4 * depth)
 
     def operations(self, system: System, sizes: Sizes) -> float:
+        if self.segment is None and native.suits_scan(system, sizes.values):
+            keys, values, per_number = (
+                system.key_size,
+                sizes.values,
+                _COMPILED[type(system.transition)],
+            )
+            per_step = per_number * keys * values + 8 * (keys + values)
+            return sizes.length * sizes.sequences * per_step + native.CALLS
         if isinstance(system.transition, Gate | Identity):
             numbers = sizes.sequences * system.key_size * sizes.values
             return (2 if system.is_complex else 1) * operations(sizes.length, numbers)

@@ -13,6 +13,7 @@ from dsf.forms.core import Core
 from dsf.forms.segments import Cotangents, Kept, Step
 from dsf.forms.workspace import Workspace
 from dsf.structure import DPLR, Diagonal, Identity, Scalar
+from dsf.system import System
 
 from . import library
 from .streams import (
@@ -20,6 +21,7 @@ from .streams import (
     contiguous,
     decays,
     gradient,
+    is_native,
     is_single,
     kept_states,
     result,
@@ -35,14 +37,21 @@ _FLAG = torch.empty(0, dtype=torch.bool)  # one number of this type: whether res
 
 def admits(core: Core) -> bool:
     """Whether compiled code computes the chunks of this core: where it does not, torch does."""
-    transition = core.transition
-    if not isinstance(transition, DPLR | Identity | Scalar | Diagonal):
-        return False
-    if isinstance(transition, DPLR) and transition.rank != 1:
-        return False
-    if not (is_single(core.write) and is_single(core.read)):
-        return False
-    return are_plain((*core.tensors, core.memory)) and library.missing("chunks") is None
+    plain = are_plain((*core.tensors, core.memory))
+    return plain and _knows(core) and library.missing("chunks") is None
+
+
+def suits(system: System) -> bool:
+    """Whether its core will be admitted, as far as that is known without tokens; nothing is compiled."""
+    return is_native(system) and _knows(system) and library.uncompilable("chunks") is None
+
+
+def _knows(run: Core | System) -> bool:
+    transition = run.transition
+    if isinstance(transition, DPLR):
+        return transition.rank == 1 and is_single(run.write) and is_single(run.read)
+    known = isinstance(transition, Identity | Scalar | Diagonal)
+    return known and is_single(run.write) and is_single(run.read)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dsf.forms.core import Core
 from dsf.forms.segments import Cotangents, Kept, Step
 from dsf.forms.workspace import Workspace
 from dsf.structure import Diagonal, Discretised, Elementwise, Identity, Scalar
+from dsf.system import System
 
 from . import library
 from .streams import (
@@ -20,6 +21,7 @@ from .streams import (
     contiguous,
     decays,
     gradient,
+    is_native,
     is_single,
     kept_states,
     result,
@@ -58,6 +60,15 @@ def admits(core: Core) -> bool:
     elif type(gate) not in _GATES:
         return False
     return are_plain((*core.tensors, core.memory)) and library.missing("scan") is None
+
+
+def suits(system: System, values: int) -> bool:
+    """Whether the core for so many values will be admitted, joined or not, as far as that is known; of gates alone."""
+    if type(system.transition) not in (Identity, Scalar, Diagonal) or not is_native(system):
+        return False
+    single = is_single(system.write) and is_single(system.read)
+    joined = system.key_size == values == 1 and not isinstance(system.transition, Diagonal)
+    return single and (joined or values >= _FEW) and library.uncompilable("scan") is None
 
 
 def can_join(core: Core) -> bool:

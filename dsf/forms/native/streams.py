@@ -14,6 +14,7 @@ from dsf.forms.chunk_layout import InChunks
 from dsf.forms.core import Core, over_time
 from dsf.forms.workspace import Workspace, fresh
 from dsf.structure import Diagonal, Scalar
+from dsf.system import System
 
 _WORTH_A_THREAD = 1 << 20  # multiply-adds
 
@@ -28,6 +29,11 @@ def are_plain(tensors: Sequence[Tensor]) -> bool:
 
 def _is_plain(x: Tensor) -> bool:
     return type(x) in (Tensor, Parameter) and unpack_dual(x).tangent is None
+
+
+def is_native(system: System) -> bool:
+    """Whether a system's numbers are real and on a CPU."""
+    return system.device.type == "cpu" and not system.is_complex
 
 
 def is_single(coupling: Coupling) -> bool:
