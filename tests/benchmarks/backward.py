@@ -166,6 +166,12 @@ median of {ROUNDS} rounds in turn. {machine}, torch {torch.__version__}, dsf {ds
 "Ratio": forward and backward over forward alone. Memory: inputs and what the process grows by at its peak, over inputs,
 results and the states at the start of each piece; the results of both passes are outputs and gradients.
 
+What the ratio can be: each product of the forward pass has two on the way back, so that it is 3 where nothing is
+computed again and both passes run at one speed. Chunks of 16 steps make every second state and all scores again, which
+is 3.3 by the count of multiply-adds; a scan makes all states again: 3.5 without decay, where it takes two operations a
+number there and five back, and 3.7 with one, three there and eight back. Where everything is made again it is 4, as
+`dsf check qin2024-lightning.operations-of-gradients` counts. A forward pass nearer to its floor raises the ratio.
+
 | what | form | forward, ms | with backward, ms | ratio | memory, forward | memory, both |
 |---|---|---:|---:|---:|---:|---:|
 {chr(10).join(rows)}
