@@ -2,7 +2,7 @@
 
     python tests/full_run.py [--processes N]
 
-About half an hour of core time. Nothing is written where a test fails.
+About an hour and a half of core time. Nothing is written where a test fails.
 """
 
 from __future__ import annotations
