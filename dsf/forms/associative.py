@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .transforms import is_transformed
+from .transforms import is_followed
 
 Elements = tuple[Tensor, ...]
 Combine = Callable[[Elements, Elements], Elements]
@@ -51,9 +51,7 @@ def running_maximum(log_decay: Tensor, log_write: Tensor, start: Tensor) -> Tens
         return log_write
     first = torch.maximum(log_decay[:, :1] + start[:, None], log_write[:, :1])
     values = torch.cat([first, log_write[:, 1:]], 1)
-    followed = torch.is_grad_enabled() and (values.requires_grad or log_decay.requires_grad)
-    followed = followed or is_transformed(values, log_decay, start)
-    if type(values) is Tensor and not followed:  # nothing that traces sees what is written in place
+    if type(values) is Tensor and not is_followed(values, log_decay):
         return _maximum_in_blocks(log_decay, values)
 
     def combine(a: Elements, b: Elements) -> Elements:

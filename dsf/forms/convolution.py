@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.errors import Refusal
 from dsf.numerics import Roundings
 from dsf.structure import Gate, Identity, Structure
@@ -18,7 +17,7 @@ from dsf.system import System
 from .base import Form, Sizes
 from .containment import contained
 from .core import Core, differs_by_channel, merge_channels, split_channels
-from .lti import decay_to, gate_vector, kernel, krylov, split_powers
+from .lti import as_read, decay_to, gate_vector, kernel, krylov, sides, split_powers
 from .recurrent import inner_terms
 from .transforms import is_transformed
 
@@ -69,28 +68,13 @@ def _convolve(core: Core) -> tuple[Tensor, Tensor]:
     if differs_by_channel(core):
         outputs, memory = _convolve(split_channels(core))
         return merge_channels(outputs, memory, core.value_size)
-    transition = core.transition.linear().map(lambda leaf, _: leaf[:, 0])
-    writes, reads = (
-        c.stacked() if isinstance(c, OuterCoupling) else c.weights for c in (core.write, core.read)
-    )
-    writes, reads = writes[:, 0], reads[:, 0]
-    tokens = core.tokens
-    if isinstance(core.write, DenseCoupling):
-        tokens = tokens[..., None]
-    else:
-        writes = writes.transpose(-1, -2)
-        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
-    series = tokens.movedim(1, -1)  # (B, H, w, V, T)
+    transition, reads, writes, series = sides(core)
     outputs = _filter(kernel(transition, reads, writes, core.length), series)
     followed = core.memory.requires_grad or is_transformed(core.memory)
     if followed or bool((core.memory != 0).any()):
         outputs = outputs + _free_response(transition, reads, core.memory, core.length)
     memory = _final_memory(transition, writes, series, core.memory)
-    outputs = outputs.movedim(-1, 1)
-    if isinstance(core.read, DenseCoupling):
-        return outputs[..., 0], memory
-    assert isinstance(core.read, OuterCoupling)
-    return (outputs if core.read.several is not None else outputs[..., 0, :]), memory
+    return as_read(core, outputs.movedim(-1, 1)), memory
 
 
 def _filter(taps: Tensor, series: Tensor) -> Tensor:

@@ -5,9 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dsf.coupling import DenseCoupling, OuterCoupling
 from dsf.shapes import Inexact
 from dsf.structure import DPLR, Gate, Identity, Structure
 from dsf.structure.base import matmul
+
+from .core import Core
+
+CIRCLE = 8.0  # `cauchy_kernel` works where |z|^T = 1/8
+
+
+def sides(core: Core) -> tuple[Structure, Tensor, Tensor, Tensor]:
+    """Of the convolution that a core is: Λ, C (B, H, r, K), B (B, H, K, w), and its tokens (B, H, w, V, T)."""
+    writes, reads = (
+        (c.stacked() if isinstance(c, OuterCoupling) else c.weights)[:, 0]
+        for c in (core.write, core.read)
+    )
+    tokens = core.tokens
+    if isinstance(core.write, DenseCoupling):
+        tokens = tokens[..., None]
+    else:
+        writes = writes.transpose(-1, -2)
+        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
+    transition = core.transition.linear().map(lambda leaf, _: leaf[:, 0])
+    return transition, reads, writes, tokens.movedim(1, -1)
+
+
+def as_read(core: Core, found: Tensor) -> Tensor:
+    """(B, T, H, r, V) with the axes that outputs of a core have."""
+    if isinstance(core.read, DenseCoupling):
+        return found[..., 0]
+    assert isinstance(core.read, OuterCoupling)
+    return found if core.read.several is not None else found[..., 0, :]
 
 
 def powers(decay: Inexact[Tensor, "*lead K"], length: int) -> Inexact[Tensor, "*lead K T"]:
@@ -101,8 +130,8 @@ def cauchy_kernel(transition: DPLR, reads: Tensor, writes: Tensor, length: int) 
         return reads.new_zeros((*reads.shape[:-1], writes.shape[-1], length))
     dense = transition.dense(keys)
     wide = torch.promote_types(dense.dtype, torch.promote_types(reads.dtype, writes.dtype))
-    shrink = 8.0 ** (-1.0 / length)
-    closed = reads.to(wide) - matmul(reads, torch.linalg.matrix_power(dense, length)) / 8.0
+    shrink = CIRCLE ** (-1.0 / length)
+    closed = reads.to(wide) - matmul(reads, torch.linalg.matrix_power(dense, length)) / CIRCLE
     steps = torch.arange(length, device=reads.device, dtype=wide.to_real())
     z = shrink * torch.exp(-2j * torch.pi * steps / length)
     decay = gate_vector(transition.gate, keys, reads)

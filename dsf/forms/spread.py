@@ -16,13 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dsf.coupling import Coupling, DenseCoupling, OuterCoupling
+from dsf.coupling import Coupling, DenseCoupling
 from dsf.structure import DPLR, Gate, Identity, Scalar
 
 from .core import Core, differs_by_channel, split_channels
-from .lti import gate_vector, kernel
+from .lti import CIRCLE, as_read, gate_vector, kernel, sides
 
-_RADIUS = 8.0  # `cauchy_kernel` works on the circle |z|^T = 1/8
 _FINER = 16.0  # 2^-20 would move poles beyond 2^20 / 32 steps: the growth is taken at 2^-24
 _NONE = 1e-100  # in the place of what is not positive
 _NODE = 32.0  # roundings of z d: 2πj/T has three, so 19 of 1; then exp, the radius, a product
@@ -34,11 +33,7 @@ def energy(core: Core) -> Tensor:
         whole = energy(split_channels(core))
         return whole[..., 0].unflatten(2, (-1, core.value_size)).movedim(3, -1)
     filters, signal = (torch.linalg.vector_norm(x, dim=-1) for x in _sides(_sized(core)))
-    found = torch.einsum("bhrw,bhwv->bhrv", filters, signal)[:, None]
-    if isinstance(core.read, DenseCoupling):
-        return found[..., 0]
-    assert isinstance(core.read, OuterCoupling)
-    return found if core.read.several is not None else found[..., 0, :]
+    return as_read(core, torch.einsum("bhrw,bhwv->bhrv", filters, signal)[:, None])
 
 
 def pull(core: Core, cotangent: Tensor) -> Tensor:
@@ -81,18 +76,8 @@ def _norms(coupling: Coupling) -> Coupling:
 
 def _sides(core: Core) -> tuple[Tensor, Tensor]:
     """The kernel (B, H, r, w, T) of a core of sizes and its tokens (B, H, w, V, T)."""
-    writes, reads = (
-        c.stacked() if isinstance(c, OuterCoupling) else c.weights for c in (core.write, core.read)
-    )
-    tokens = core.tokens
-    if isinstance(core.write, DenseCoupling):
-        tokens = tokens[..., None]
-    else:
-        writes = writes.transpose(-1, -2)
-        tokens = tokens if tokens.ndim == 5 else tokens[..., None, :]
-    transition = core.transition.map(lambda x, _: x[:, 0])
-    taps = kernel(transition, reads[:, 0], writes[:, 0], max(1, core.length))
-    return taps, tokens.movedim(1, -1)
+    transition, reads, writes, series = sides(core)
+    return kernel(transition, reads, writes, max(1, core.length)), series
 
 
 def around(
@@ -105,7 +90,7 @@ def around(
     g = max_k 1/|1 - z d_k| and m = ‖M⁻¹‖, M = I - z Qᵀ G P: each 1 - z d_k, sum, and pivot inflated.
     """
     length, keys = core.length, exact.key_size
-    radius = _RADIUS ** (-1.0 / length)
+    radius = CIRCLE ** (-1.0 / length)
     gap, pivot, largest = _on_circle(exact, radius, length)
     left, right = sizes[-2:]
     moved = radius * (sizes[0] - sizes[0].detach()) if exact.gate.leaves else 0.0 * left
@@ -118,7 +103,7 @@ def around(
         m = _inverse(pivot - (elimination - plain))
         mean = (g + g * product * m).mean(1, keepdim=True)
         sums = 1 + epsilon * (2 * keys + exact.rank + 24 + spread)
-        return mean * sums * (1 + norm**length / _RADIUS)
+        return mean * sums * (1 + norm**length / CIRCLE)
 
     a = size(epsilon / _FINER) * _FINER - size(0.0) * (_FINER - 1)
     read = core.read.map(lambda x: x * a.reshape(*a.shape, *(1,) * (x.ndim - 3)))

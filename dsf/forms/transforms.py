@@ -15,3 +15,9 @@ def is_transformed(*tensors: Tensor) -> bool:
     if maybe_current_level() is not None:
         return True
     return any(unpack_dual(x).tangent is not None for x in tensors)
+
+
+def is_followed(*tensors: Tensor) -> bool:
+    """Whether autograd records what is made of these, or torch transforms it: either would miss what is in place."""
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return recorded or is_transformed(*tensors)

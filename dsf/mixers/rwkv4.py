@@ -8,7 +8,7 @@ from torch import Tensor
 from dsf.coupling import OuterCoupling
 from dsf.forms.accumulate import accumulate
 from dsf.forms.associative import Elements, associative_scan, running_maximum
-from dsf.forms.transforms import is_transformed
+from dsf.forms.transforms import is_followed
 from dsf.shapes import Float
 from dsf.structure import Scalar
 from dsf.system import System
@@ -92,9 +92,7 @@ def _sums(k: Tensor, w: Tensor, past: Past | None) -> Past:
     first = gates[:, :1] * n[:, None] + added[:, :1]
 
     sums = torch.cat([first, added[:, 1:]], 1)
-    followed = torch.is_grad_enabled() and (sums.requires_grad or gates.requires_grad)
-    followed = followed or is_transformed(sums, gates)
-    if type(sums) is Tensor and not followed:  # nothing that traces sees what is written in place
+    if type(sums) is Tensor and not is_followed(sums, gates):
         accumulate(gates[:, 1:], sums)
         return _joined(past, (m, n), (tops, sums))
 

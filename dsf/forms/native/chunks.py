@@ -18,15 +18,15 @@ from dsf.system import System
 from . import library
 from .streams import (
     are_plain,
-    contiguous,
     decays,
+    ends,
+    ends_back,
     gradient,
     is_native,
     is_single,
     kept_states,
     result,
     room,
-    state,
     threads,
     wide,
 )
@@ -49,8 +49,9 @@ def suits(system: System) -> bool:
 def _knows(run: Core | System) -> bool:
     transition = run.transition
     if isinstance(transition, DPLR):
-        return transition.rank == 1 and is_single(run.write) and is_single(run.read)
-    known = isinstance(transition, Identity | Scalar | Diagonal)
+        known = transition.rank == 1
+    else:
+        known = isinstance(transition, Identity | Scalar | Diagonal)
     return known and is_single(run.write) and is_single(run.read)
 
 
@@ -62,26 +63,17 @@ class NativeChunks(Step):
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
         streams, sizes = self._given(core, space)
-        batch, heads, _, values = core.memory.shape
-        outputs = room(space, "outputs", (batch, core.length, heads, values), core.memory)
-        final, kept = core.memory.new_empty(core.memory.shape), self._kept(core, space)
-        streams |= {"output": outputs, "memory": state(core.memory), "final": state(final)}
-        if space.keeps:
-            streams |= _named(kept)
-        self._run("forward", sizes, streams, space)
+        outputs, final, own = ends(core, space)
+        kept = self._kept(core, space)
+        self._run("forward", sizes, streams | own | _named(kept), space)
         return result(space, outputs), final, kept
 
     def vjp(
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
         streams, sizes = self._given(core, space)
-        above, of_last = cotangents
-        of_memory = core.memory.new_empty(core.memory.shape)
-        streams |= _named(kept) | {
-            "output": contiguous(above),
-            "final": state(of_last.contiguous()),
-            "of memory": state(of_memory),
-        }
+        of_memory, own = ends_back(core, cotangents)
+        streams |= own | _named(kept)
         names = ("decay", "inner write", "late", "write", "read", "value")
         given = {name: streams[name] for name in names if name in streams}
         found = {name: room(space, f"of {name}", x.shape, x) for name, x in given.items()}

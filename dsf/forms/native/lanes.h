@@ -231,12 +231,8 @@ struct Sums {
     }
 
     void finish() {
-        const int64_t some = count;
-        for (int64_t i = some; i < W; i++) pending[i] = Vector<T>{};
-        count = W;
         T nothing = T(0);
-        for (int64_t i = some; i < W; i++) places[i] = &nothing;
-        add();
+        while (count) put(&nothing, Vector<T>{});
     }
 
    private:

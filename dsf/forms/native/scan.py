@@ -18,8 +18,9 @@ from dsf.system import System
 from . import library
 from .streams import (
     are_plain,
-    contiguous,
     decays,
+    ends,
+    ends_back,
     gradient,
     is_native,
     is_single,
@@ -88,11 +89,9 @@ class NativeScan(Step):
 
     def __call__(self, core: Core, space: Workspace) -> tuple[Tensor | InChunks, Tensor, Kept]:
         streams, sizes = _given(core, space)
-        batch, heads, _, values = core.memory.shape
-        outputs = room(space, "outputs", (batch, core.length, heads, values), core.memory)
-        final = core.memory.new_empty(core.memory.shape)
+        outputs, final, own = ends(core, space)
         kept = (kept_states(core, STEPS, space),) if space.keeps else ()
-        streams |= {"output": outputs, "memory": state(core.memory), "final": state(final)}
+        streams |= own
         if kept:
             streams["starts"] = kept[0]
         library.call("scan", "forward", sizes, streams)
@@ -102,20 +101,15 @@ class NativeScan(Step):
         self, core: Core, kept: Kept, cotangents: Cotangents, space: Workspace
     ) -> Sequence[Tensor | InChunks | None]:
         streams, sizes = _given(core, space)
-        above, of_last = cotangents
-        of_memory = core.memory.new_empty(core.memory.shape)
+        of_memory, ends_of = ends_back(core, cotangents)
         leaves = dict(zip(_names(core), core.tensors, strict=True))
         found = {
             name: _room_for(name, streams[name], core, space)
             for name, leaf in leaves.items()
             if leaf.requires_grad
         }
-        streams |= {f"of {name}": x for name, x in found.items()} | {
-            "output": contiguous(above),
-            "final": state(of_last.contiguous()),
-            "starts": kept[0].contiguous(),
-            "of memory": state(of_memory),
-        }
+        streams |= ends_of | {f"of {name}": x for name, x in found.items()}
+        streams["starts"] = kept[0].contiguous()
         library.call("scan", "backward", sizes, streams)
         own = (
             _of_leaf(name, leaf, found[name], streams[name], core, space) if name in found else None
@@ -143,7 +137,7 @@ def _given(core: Core, space: Workspace) -> tuple[dict[str, Tensor], list[int]]:
     streams = {name: wide(x, core) for name, x in given.items()}
     if isinstance(gate, Discretised):
         rate = gate.rate.detach()[:, 0].expand(core.memory.shape)
-        streams["rate"] = state(rate.contiguous())
+        streams["rate"] = state(rate)
     logs = type(gate) is Elementwise and gate.log is not None
     kind, own = _GATES[type(gate)], threads(core, heads * _parts(core))
     sizes = [batch, core.length, heads, keys, values, STEPS, kind, logs, own]

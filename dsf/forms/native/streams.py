@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 from torch.nn import Parameter
 
 from dsf.coupling import Coupling, OuterCoupling
 from dsf.forms.chunk_layout import InChunks
 from dsf.forms.core import Core, over_time
+from dsf.forms.segments import Cotangents
+from dsf.forms.transforms import is_transformed
 from dsf.forms.workspace import Workspace, fresh
 from dsf.structure import Diagonal, Scalar
 from dsf.system import System
@@ -24,11 +25,9 @@ def are_plain(tensors: Sequence[Tensor]) -> bool:
     kinds = {(x.dtype, x.device.type) for x in tensors}
     if kinds not in ({(torch.float32, "cpu")}, {(torch.float64, "cpu")}):
         return False
-    return not torch.compiler.is_compiling() and all(map(_is_plain, tensors))
-
-
-def _is_plain(x: Tensor) -> bool:
-    return type(x) in (Tensor, Parameter) and unpack_dual(x).tangent is None
+    if torch.compiler.is_compiling() or is_transformed(*tensors):
+        return False
+    return all(type(x) in (Tensor, Parameter) for x in tensors)
 
 
 def is_native(system: System) -> bool:
@@ -73,6 +72,22 @@ def contiguous(x: Tensor) -> Tensor:
 def state(x: Tensor) -> Tensor:
     """(B, H, K, V) as a stream of one step."""
     return contiguous(x.flatten(2)[:, None])
+
+
+def ends(core: Core, space: Workspace) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Room for the outputs and for the final memory; the streams of both and of the initial memory."""
+    batch, heads, _, values = core.memory.shape
+    outputs = room(space, "outputs", (batch, core.length, heads, values), core.memory)
+    final = core.memory.new_empty(core.memory.shape)
+    return outputs, final, {"output": outputs, "memory": state(core.memory), "final": state(final)}
+
+
+def ends_back(core: Core, cotangents: Cotangents) -> tuple[Tensor, dict[str, Tensor]]:
+    """Room for the gradient of the initial memory; the streams of it and of the cotangents."""
+    above, of_last = cotangents
+    of_memory = core.memory.new_empty(core.memory.shape)
+    streams = {"output": contiguous(above), "final": state(of_last), "of memory": state(of_memory)}
+    return of_memory, streams
 
 
 def threads(core: Core, units: int) -> int:
